@@ -1,0 +1,252 @@
+"""The words everyone speaks: frozen values and closed sets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Intensity(StrEnum):
+    """How much shorter the answer is asked to be."""
+
+    NONE = "none"
+    LITE = "lite"
+    FULL = "full"
+    ULTRA = "ultra"
+
+
+class Outcome(StrEnum):
+    """How a request ended; RESERVED while it has not."""
+
+    RESERVED = "reserved"
+    OK = "ok"
+    UPSTREAM_ERROR = "upstream_error"
+    CLIENT_CLOSED = "client_closed"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    UPSTREAM_BROKE = "upstream_broke"
+    SHUTDOWN = "shutdown"
+    CRASHED = "crashed"
+
+
+class CountedBy(StrEnum):
+    """Who counted a row's tokens; an ESTIMATE is a lower bound or a guess, never a count."""
+
+    UPSTREAM = "upstream"
+    TIKTOKEN = "tiktoken"
+    ESTIMATE = "estimate"
+
+
+class QuotaCounts(StrEnum):
+    """Which tokens the monthly quota counts."""
+
+    OUTPUT = "output"
+    TOTAL = "total"
+
+
+class Enforcement(StrEnum):
+    """SOFT reserves little and may overshoot; STRICT reserves the whole cap and never does."""
+
+    SOFT = "soft"
+    STRICT = "strict"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Who pays. `monthly_tokens` 0 is unlimited; times are UTC milliseconds."""
+
+    id: str
+    name: str
+    monthly_tokens: int
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A Mintoken key, without its secret: `hash` is the keyed hash, `prefix` is for display.
+
+    `rpm` (requests per minute) and `concurrency` are limits, 0 is none; times are UTC milliseconds.
+    """
+
+    id: str
+    account_id: str
+    name: str
+    prefix: str
+    hash: bytes = field(repr=False)
+    intensity: Intensity
+    rpm: int = 0
+    concurrency: int = 0
+    created_at: int
+    expires_at: int | None = None
+    revoked_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """All accounts and keys as of one revision of the store."""
+
+    revision: int
+    accounts: tuple[Account, ...]
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The level that runs and why (contract §3, X-Mintoken-Reason)."""
+
+    intensity: Intensity
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenUsage:
+    """Tokens of one exchange. `cached` is part of `input`, `reasoning` is part of `output`."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    reasoning: int = 0
+    counted_by: CountedBy = CountedBy.ESTIMATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image of a prompt, in pixels; 0 x 0 where the size is not known. `low` detail or not."""
+
+    width: int = 0
+    height: int = 0
+    low: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What a prompt holds, as far as its tokens go.
+
+    `texts` are its contents, `messages` how many messages they came in, `extra_bytes` the size of
+    billed JSON that is not text (tools, schemas), `exact` is False where something in it can only
+    be estimated.
+    """
+
+    texts: tuple[str, ...] = ()
+    messages: int = 0
+    images: tuple[Image, ...] = ()
+    extra_bytes: int = 0
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A read-only view of a request body; the bytes themselves are kept elsewhere.
+
+    `model` is "" where it is missing or not a string. `cap` is the caller's own limit of output
+    tokens, None without one. `inject_at` is where system text can go, None where it cannot.
+    `prompt` reads the prompt for counting, when somebody needs it.
+    """
+
+    model: str
+    stream: bool
+    cap: int | None
+    inject_at: int | None
+    prompt: Callable[[], Prompt] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spoken:
+    """What an answer said, as far as it was seen.
+
+    `usage` is the provider's own count, None without one. `text` is everything visible joined
+    (content, reasoning, refusals, tool-call names and arguments of every choice); `tool_calls` has
+    one number per choice. `unread_bytes` were seen but not understood (too large, or encoded).
+    `done` says that the answer came to its proper end, `failed` that the provider sent an error.
+    """
+
+    model: str = ""
+    finish_reason: str = ""
+    usage: TokenUsage | None = None
+    text: str = field(default="", repr=False)
+    tool_calls: tuple[int, ...] = ()
+    unread_bytes: int = 0
+    done: bool = False
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """A usage row as it is written before the upstream is asked.
+
+    `reserved_tokens` are held until settlement; the request is admitted if `needed_tokens` more
+    fit into the month (1 for soft, the whole reservation for strict: contract §5).
+    """
+
+    id: str
+    account_id: str
+    key_id: str
+    started_at: int
+    month: str
+    protocol: str
+    model: str
+    stream: bool
+    intensity: Intensity
+    reason: str
+    arm: str
+    prompt_version: str
+    injected_tokens: int
+    bytes_in: int
+    reserved_tokens: int
+    needed_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What became of a reserved row; `charged_tokens` is what the quota counts of it."""
+
+    id: str
+    outcome: Outcome
+    status: int
+    model_served: str = ""
+    finish_reason: str = ""
+    upstream_request_id: str = ""
+    tokens: TokenUsage
+    charged_tokens: int
+    first_byte_ms: int | None = None
+    duration_ms: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What is known of a running stream, kept in case this process dies."""
+
+    id: str
+    output_tokens: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The quota's answer: tokens used this month and the limit (0 is unlimited)."""
+
+    admitted: bool
+    used: int
+    limit: int
+
+
+class GroupBy(StrEnum):
+    """What `mintoken usage` adds up by."""
+
+    DAY = "day"
+    KEY = "key"
+    MODEL = "model"
+    OUTCOME = "outcome"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageLine:
+    """One line of a usage report: sums over the settled rows of one group."""
+
+    group: str
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    injected_tokens: int
+    charged_tokens: int

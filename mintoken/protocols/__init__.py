@@ -1,0 +1,1 @@
+"""Wire protocols: one per file, each a `base.WireProtocol`."""

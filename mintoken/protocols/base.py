@@ -1,0 +1,52 @@
+"""The seam of the wire protocols: what Mintoken needs to know of one."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from mintoken.errors import MintokenError
+from mintoken.models import Spoken, Turn
+
+
+class Meter(Protocol):
+    """Reads one answer over the relay's shoulder; never raises on what it is fed."""
+
+    def feed(self, event: bytes) -> None:
+        """Take the data of one server-sent event."""
+
+    def feed_body(self, body: bytes) -> None:
+        """Take a whole JSON answer."""
+
+    def skip(self, size: int) -> None:
+        """Note `size` bytes that could not be read as events."""
+
+    def spoken(self) -> Spoken:
+        """What the answer said so far."""
+
+
+class WireProtocol(Protocol):
+    """One provider's protocol. Everything here is pure: bytes in, values or bytes out."""
+
+    name: str
+    path: str
+
+    def credential(self, provider_key: str) -> Mapping[str, str]:
+        """The request headers that carry the caller's provider key upstream."""
+
+    def read(self, body: bytes) -> Turn:
+        """Read a request body.
+
+        Raises MintokenError `invalid_json` or `json_too_deep`; an odd but well-formed body is read
+        as far as it can be.
+        """
+
+    def inject(self, body: bytes, turn: Turn, text: str) -> bytes:
+        """The body with `text` as system text, every other byte as it was.
+
+        The same body where the text is there already or `turn.inject_at` is None.
+        """
+
+    def meter(self) -> Meter:
+        """A fresh meter for one answer."""
+
+    def error(self, error: MintokenError, *, in_stream: bool) -> bytes:
+        """The error as a response body, or as a server-sent event that ends a stream."""

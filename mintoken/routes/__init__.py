@@ -1,0 +1,1 @@
+"""Routes: one group of handlers per file."""

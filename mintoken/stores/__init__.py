@@ -1,0 +1,1 @@
+"""Databases: one per file, each a `base.Store`."""

@@ -1,0 +1,59 @@
+"""The seam of the databases: whole questions, never SQL."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mintoken.models import (
+    Account,
+    Admission,
+    Directory,
+    GroupBy,
+    Key,
+    Progress,
+    QuotaCounts,
+    Reservation,
+    Settlement,
+    UsageLine,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one commit does, in this order: settle, note progress, reserve."""
+
+    settlements: Sequence[Settlement] = field(default=())
+    progress: Sequence[Progress] = field(default=())
+    reservations: Sequence[Reservation] = field(default=())
+
+
+class Store(Protocol):
+    """One database. Every method raises StorageError when the database cannot do it just now."""
+
+    async def directory(self, known_revision: int = -1) -> Directory | None:
+        """All accounts and keys; None if the store is still at `known_revision`."""
+
+    async def save(self, record: Account | Key) -> None:
+        """Insert the record, or update the one with its id. Raises NameTakenError."""
+
+    async def commit(self, batch: Batch) -> Mapping[str, Admission]:
+        """Apply the batch in one durable transaction, all or nothing.
+
+        Settlements are idempotent: only a row still reserved is settled. A reservation is refused
+        when the account's month has no room for its `needed_tokens`. Answers an Admission for
+        every reservation, by its id.
+        """
+
+    async def recover(self, *, counts: QuotaCounts) -> int:
+        """Settle as crashed what dead workers left reserved; how many rows that were."""
+
+    async def report(
+        self, *, month: str, group_by: GroupBy, account_id: str | None = None
+    ) -> list[UsageLine]:
+        """Sums of the settled rows of one month (UTC, YYYY-MM) by day, key, model or outcome."""
+
+    async def audit(self) -> list[str]:
+        """Every month whose counters are not the sums of its rows, one line each; empty is good."""
+
+    async def close(self) -> None:
+        """Let go of the database and of this worker's lock."""
