@@ -247,3 +247,15 @@ class NameTakenError(Exception):
 
 class TokenizerError(Exception):
     """The vocabulary files are missing or are not those that tiktoken expects."""
+
+
+class UpstreamBrokeError(Exception):
+    """The answer broke off; `rest` is what had arrived before."""
+
+    def __init__(self, rest: bytes) -> None:
+        self.rest = rest
+        super().__init__("the upstream connection broke")
+
+
+class InterruptedByShutdownError(Exception):
+    """This server stops, so it waits for the upstream no longer."""

@@ -1,0 +1,51 @@
+"""Accounts and keys in memory, refreshed from the store."""
+
+import asyncio
+from typing import NamedTuple
+
+import structlog
+
+from mintoken.errors import StorageError
+from mintoken.models import Account, Key
+from mintoken.stores.base import Store
+
+REFRESH_S = 0.5
+"""Seconds between looks at the store: a change must reach every worker within 1 s."""
+
+
+class Owner(NamedTuple):
+    """A key and the account it belongs to."""
+
+    key: Key
+    account: Account
+
+
+class Accounts:
+    """Who may ask, by keyed hash."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._revision = -1
+        self._owners: dict[bytes, Owner] = {}
+
+    def find(self, key_hash: bytes) -> Owner | None:
+        """The owner of the key with this hash, revoked and expired ones too; None if unknown."""
+        return self._owners.get(key_hash)
+
+    async def refresh(self) -> None:
+        """Take over what changed in the store. Raises StorageError."""
+        directory = await self._store.directory(self._revision)
+        if directory is None:
+            return
+        accounts = {account.id: account for account in directory.accounts}
+        self._owners = {key.hash: Owner(key, accounts[key.account_id]) for key in directory.keys}
+        self._revision = directory.revision
+
+    async def keep_fresh(self) -> None:
+        """Refresh for ever; what is known stays good while the store cannot be read."""
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            try:
+                await self.refresh()
+            except StorageError as error:
+                structlog.get_logger().warning("accounts_stale", error=str(error))

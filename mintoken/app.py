@@ -1,0 +1,134 @@
+"""The only module that knows all the pieces: one aiohttp application out of a config."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from mintoken.accounts import Accounts
+from mintoken.config import Config
+from mintoken.context import (
+    ACCESS,
+    ACCOUNTS,
+    CLOCK,
+    CONFIG,
+    LEDGER,
+    PROMPTS,
+    RATES,
+    SECRET,
+    STATE,
+    TOKENIZER,
+    UPSTREAM,
+    Access,
+    Clock,
+    ServerState,
+)
+from mintoken.errors import TokenizerError
+from mintoken.keys import server_secret
+from mintoken.ledger import Ledger
+from mintoken.logs import frames
+from mintoken.middlewares.auth import auth
+from mintoken.middlewares.context import context
+from mintoken.middlewares.errors import errors
+from mintoken.middlewares.quota import quota
+from mintoken.middlewares.timing import stamp
+from mintoken.prompts import load_prompts
+from mintoken.rates import RateLimiter
+from mintoken.routes.body import expect
+from mintoken.routes.health import healthz, readyz
+from mintoken.routes.proxy import chat, models
+from mintoken.stores.sqlite import open_sqlite
+from mintoken.tokens import Tokenizer
+from mintoken.upstream import Upstream
+
+ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
+    ("POST", "/v1/chat/completions", chat, Access.KEY),
+    ("GET", "/v1/models", models, Access.KEY),
+    ("GET", "/v1/models/{id}", models, Access.KEY),
+    ("GET", "/healthz", healthz, Access.OPEN),
+    ("GET", "/readyz", readyz, Access.OPEN),
+)
+
+
+def utc_ms() -> int:
+    """The clock of production: UTC milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def build_app(config: Config, *, clock: Clock = utc_ms) -> web.Application:
+    """The application: it opens the store and everything else when its runner is set up."""
+    app = web.Application(middlewares=(context, errors, auth, quota))
+    app[CONFIG] = config
+    app[CLOCK] = clock
+    app[STATE] = ServerState()
+    app[RATES] = RateLimiter(time.monotonic)
+    app[PROMPTS] = load_prompts()
+    app[ACCESS] = {handler: access for _, _, handler, access in ROUTES}
+    for method, path, handler, _ in ROUTES:
+        app.router.add_route(method, path, handler, expect_handler=expect)
+    app.on_response_prepare.append(stamp)
+    # Born in this order, and gone in the reverse one: the last count is settled before the ledger
+    # closes, and the last settlement is committed before the store does.
+    app.cleanup_ctx.extend((_accounts_and_ledger, _tokenizer, _upstream))
+    return app
+
+
+async def _accounts_and_ledger(app: web.Application) -> AsyncIterator[None]:
+    config = app[CONFIG]
+    store = await open_sqlite(config.storage.data_dir, clock_ms=app[CLOCK], worker=True)
+    try:
+        app[SECRET] = server_secret(config.storage.data_dir)
+        accounts = app[ACCOUNTS] = Accounts(store)
+        await accounts.refresh()
+        ledger = app[LEDGER] = Ledger(store, counts=config.quota.counts)
+        await ledger.recover()
+        refreshing = _task(accounts.keep_fresh(), "accounts")
+        committing = _task(ledger.run(), "ledger")
+        yield
+        refreshing.cancel()
+        ledger.close()
+        await asyncio.gather(refreshing, committing, return_exceptions=True)
+    finally:
+        await store.close()
+
+
+async def _tokenizer(app: web.Application) -> AsyncIterator[None]:
+    tokenizer = app[TOKENIZER] = Tokenizer(app[CONFIG].tiktoken_cache_dir)
+    loading = _task(_load(tokenizer), "tokenizer")
+    yield
+    await loading
+    await asyncio.to_thread(tokenizer.close)
+    await asyncio.sleep(0)  # The last counts reach the ledger through the loop.
+
+
+async def _load(tokenizer: Tokenizer) -> None:
+    try:
+        await asyncio.to_thread(tokenizer.load)
+    except TokenizerError as error:
+        structlog.get_logger().error("tokenizer_unavailable", error=str(error))
+
+
+async def _upstream(app: web.Application) -> AsyncIterator[None]:
+    options = app[CONFIG].upstream
+    upstream = app[UPSTREAM] = Upstream(
+        options.base_url,
+        connect_timeout=options.connect_timeout,
+        first_byte_timeout=options.first_byte_timeout,
+    )
+    yield
+    await upstream.close()
+
+
+def _task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_say_why)
+    return task
+
+
+def _say_why(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        structlog.get_logger().critical("task_died", task=task.get_name(), error=frames(error))

@@ -1,0 +1,116 @@
+"""AppKeys, and RequestContext: the one mutable object of a request."""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from aiohttp import web
+
+from mintoken.accounts import Accounts, Owner
+from mintoken.config import Config
+from mintoken.errors import Code
+from mintoken.ledger import Ledger
+from mintoken.models import (
+    Admission,
+    Decision,
+    Outcome,
+    Reservation,
+    Spoken,
+    TokenUsage,
+    Turn,
+)
+from mintoken.prompts import Prompts
+from mintoken.protocols.base import Meter
+from mintoken.rates import RateLimiter
+from mintoken.tokens import Tokenizer
+from mintoken.upstream import Upstream
+
+
+class Access(Enum):
+    """Who may ask a route. A route without a mark is ADMIN."""
+
+    OPEN = auto()
+    KEY = auto()
+    ADMIN = auto()
+
+
+@dataclass(slots=True)
+class ServerState:
+    """What this process is doing just now."""
+
+    draining: bool = False
+    in_flight: int = 0
+    buffered_bytes: int = 0
+    """Request bodies held in memory."""
+
+
+Clock = Callable[[], int]
+"""UTC milliseconds."""
+
+ACCESS: web.AppKey[dict[object, Access]] = web.AppKey("access", dict)
+ACCOUNTS = web.AppKey("accounts", Accounts)
+CLOCK: web.AppKey[Clock] = web.AppKey("clock", Callable)  # type: ignore[arg-type]
+CONFIG = web.AppKey("config", Config)
+LEDGER = web.AppKey("ledger", Ledger)
+PROMPTS = web.AppKey("prompts", Prompts)
+RATES = web.AppKey("rates", RateLimiter)
+SECRET = web.AppKey("secret", bytes)
+STATE = web.AppKey("state", ServerState)
+TOKENIZER = web.AppKey("tokenizer", Tokenizer)
+UPSTREAM = web.AppKey("upstream", Upstream)
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """One request's way through the house; what is not known yet is None or empty."""
+
+    id: str
+    access: Access
+    started_at: int
+    """UTC milliseconds."""
+    started_ns: int = field(default_factory=time.monotonic_ns)
+    owner: Owner | None = None
+    provider_key: str = field(default="", repr=False)
+    asked: Decision | None = None
+    """The level that the caller asked for by header or query."""
+    decision: Decision | None = None
+    error: Code | None = None
+    buffered_bytes: int = 0
+    response: web.StreamResponse | None = None
+    """The response once its head is on its way."""
+    month: Admission | None = None
+    """The account's month as this request's headers show it."""
+
+    reservation: Reservation | None = None
+    turn: Turn | None = None
+    meter: Meter | None = None
+    usage: TokenUsage | None = None
+    """The tokens, where they were counted before the end."""
+    outcome: Outcome = Outcome.CLIENT_CLOSED
+    """How it ends if nobody comes to say otherwise."""
+    status: int = 0
+    first_byte_ms: int | None = None
+    bytes_out: int = 0
+    upstream_request_id: str = ""
+
+    def elapsed_ms(self) -> int:
+        """Whole milliseconds since the request came."""
+        return (time.monotonic_ns() - self.started_ns) // 1_000_000
+
+    def spoken(self) -> Spoken:
+        """What the answer said so far."""
+        return self.meter.spoken() if self.meter is not None else Spoken()
+
+
+CONTEXT = web.RequestKey("context", RequestContext)
+
+
+def request_id(now_ms: int) -> str:
+    """A UUIDv7 (RFC 9562 §5.7): 48 bits of UTC milliseconds, then random."""
+    value = (now_ms & (2**48 - 1)) << 80 | secrets.randbits(80)
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

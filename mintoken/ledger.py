@@ -1,0 +1,144 @@
+"""Reserve before sending, settle after; group commit; recovery of what the dead left behind."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+
+from mintoken.errors import Code, MintokenError, StorageError
+from mintoken.models import Admission, Progress, QuotaCounts, Reservation, Settlement
+from mintoken.stores.base import Batch, Store
+
+BATCH_SIZE = 256
+TICK_S = 5.0
+"""Seconds between looks for dead workers' rows, and between notes of running streams' progress."""
+RETRY_S = 0.5
+"""Seconds until settlements are tried again after the storage failed."""
+
+_NOTHING = Batch([], [], [])
+_Item = TypeVar("_Item")
+_Waiting = tuple[Reservation, asyncio.Future[Admission]]
+
+
+class Ledger:
+    """The only writer of usage rows in this process; `run` is its one task."""
+
+    def __init__(self, store: Store, *, counts: QuotaCounts) -> None:
+        self._store = store
+        self._counts = counts
+        self._reservations: deque[_Waiting] = deque()
+        self._settlements: deque[Settlement] = deque()
+        self._open: dict[str, Callable[[], Progress | None]] = {}
+        self._wake = asyncio.Event()
+        self._closing = False
+        self.healthy = True
+
+    async def reserve(
+        self, reservation: Reservation, progress: Callable[[], Progress | None]
+    ) -> Admission:
+        """Commit the row before the upstream is asked; the quota's answer.
+
+        `progress` tells how a running request stands, None if there is nothing to note yet. Raises
+        MintokenError `storage_unavailable` when it could not be committed; then there is no row.
+        Whoever is admitted, or cancelled in here, must settle.
+        """
+        answer: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
+        self._reservations.append((reservation, answer))
+        self._wake.set()
+        admission = await answer
+        if admission.admitted:
+            self._open[reservation.id] = progress
+        return admission
+
+    def settle(self, settlement: Settlement) -> None:
+        """Record what became of a reserved row. Never waits; settling twice changes nothing."""
+        self._open.pop(settlement.id, None)
+        self._settlements.append(settlement)
+        self._wake.set()
+
+    async def recover(self) -> None:
+        """Settle as crashed what dead workers left reserved. Raises StorageError."""
+        rows = await self._store.recover(counts=self._counts)
+        if rows:
+            structlog.get_logger().warning("recovered", rows=rows)
+
+    async def run(self) -> None:
+        """Commit rounds until closed and everything is settled."""
+        tick_at = 0.0
+        while not (self._closing and not self._settlements and not self._reservations):
+            await self._work_until(tick_at)
+            try:
+                if (now := asyncio.get_running_loop().time()) >= tick_at:
+                    tick_at = now + TICK_S
+                    await self.recover()
+                    await self._commit(self._noted())
+                else:
+                    await self._commit([])
+                self.healthy = True
+            except StorageError as error:
+                self._refuse_waiting()
+                self._report(error)
+                if self._closing:
+                    return
+                await self._pause()
+
+    def close(self) -> None:
+        """Ask `run` to end; it does when the last settlement is committed."""
+        self._closing = True
+        self._wake.set()
+
+    async def _work_until(self, tick_at: float) -> None:
+        if self._reservations or self._settlements or self._closing:
+            return
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(tick_at):
+                await self._wake.wait()
+
+    async def _commit(self, progress: list[Progress]) -> None:
+        settlements = _take(self._settlements)
+        waiting = [one for one in _take(self._reservations) if not one[1].cancelled()]
+        batch = Batch(settlements, progress, [reservation for reservation, _ in waiting])
+        if batch == _NOTHING:
+            return
+        try:
+            admissions = await self._store.commit(batch)
+        except StorageError:
+            self._settlements.extendleft(reversed(settlements))
+            self._reservations.extendleft(reversed(waiting))
+            raise
+        for reservation, answer in waiting:
+            if not answer.cancelled():
+                answer.set_result(admissions[reservation.id])
+
+    def _refuse_waiting(self) -> None:
+        while self._reservations:
+            _, answer = self._reservations.popleft()
+            if not answer.done():
+                answer.set_exception(
+                    MintokenError(Code.STORAGE_UNAVAILABLE, headers={"Retry-After": "1"})
+                )
+
+    def _report(self, error: StorageError) -> None:
+        self.healthy = False
+        structlog.get_logger().error(
+            "storage_unavailable", error=str(error), unsettled=len(self._settlements)
+        )
+
+    async def _pause(self) -> None:
+        """Wait before settlements are tried again; a new reservation is refused without delay."""
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_S):
+                await self._wake.wait()
+
+    def _noted(self) -> list[Progress]:
+        notes = (progress() for progress in self._open.values())
+        return [note for note in notes if note is not None]
+
+
+def _take(queue: deque[_Item]) -> list[_Item]:
+    return [queue.popleft() for _ in range(min(len(queue), BATCH_SIZE))]

@@ -1,0 +1,78 @@
+"""Who is asking: the Mintoken key and the provider key, before a byte of the body is read."""
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from mintoken.accounts import Owner
+from mintoken.context import ACCOUNTS, CONTEXT, SECRET, STATE, Access
+from mintoken.errors import Code, MintokenError
+from mintoken.keys import hash_key, is_well_formed
+from mintoken.models import Decision, Intensity
+
+INTENSITY = "X-Mintoken-Intensity"
+PROVIDER_KEY = "X-Provider-Key"
+
+
+@web.middleware
+async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let in who may ask this route (contract §2, in the order of §4)."""
+    ctx = request[CONTEXT]
+    if ctx.access is Access.ADMIN:
+        raise MintokenError(Code.NOT_FOUND)
+    if ctx.access is Access.KEY:
+        if request.app[STATE].draining:
+            raise MintokenError(Code.SERVER_SHUTTING_DOWN, headers={"x-should-retry": "true"})
+        _refuse_duplicates(request)
+        ctx.asked = asked_level(request)
+        ctx.owner = _owner(request, ctx.started_at)
+        ctx.provider_key = _provider_key(request)
+    return await handler(request)
+
+
+def _refuse_duplicates(request: web.Request) -> None:
+    for name in ("Authorization", PROVIDER_KEY, INTENSITY):
+        if len(request.headers.getall(name, ())) > 1:
+            raise MintokenError(Code.DUPLICATE_HEADER, f"Send {name} once.", param=name)
+
+
+def asked_level(request: web.Request) -> Decision | None:
+    """The level that the caller asks for: the header wins over `?intensity=`.
+
+    Raises MintokenError `invalid_intensity`.
+    """
+    for reason, asked in (
+        ("header", request.headers.get(INTENSITY)),
+        ("query", request.rel_url.query.get("intensity") if request.query_string else None),
+    ):
+        if asked is not None:
+            try:
+                return Decision(Intensity(asked.strip().lower()), reason)
+            except ValueError:
+                raise MintokenError(Code.INVALID_INTENSITY, param="intensity") from None
+    return None
+
+
+def _owner(request: web.Request, now_ms: int) -> Owner:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise MintokenError(Code.MISSING_API_KEY)
+    owner = None
+    if is_well_formed(token):
+        owner = request.app[ACCOUNTS].find(hash_key(request.app[SECRET], token))
+    if owner is None:
+        raise MintokenError(Code.INVALID_API_KEY)
+    if owner.key.revoked_at is not None:
+        raise MintokenError(Code.REVOKED_API_KEY)
+    if owner.key.expires_at is not None and owner.key.expires_at <= now_ms:
+        raise MintokenError(Code.EXPIRED_API_KEY)
+    return owner
+
+
+def _provider_key(request: web.Request) -> str:
+    key = request.headers.get(PROVIDER_KEY)
+    if key is None:
+        raise MintokenError(Code.MISSING_PROVIDER_KEY, param=PROVIDER_KEY)
+    printable = key.isascii() and key.isprintable() and " " not in key
+    if not printable or not 8 <= len(key) <= 512 or key.startswith("mt_"):
+        raise MintokenError(Code.INVALID_PROVIDER_KEY, param=PROVIDER_KEY)
+    return key

@@ -1,0 +1,96 @@
+"""The key's rate, and the promise that whatever is reserved of the month is settled."""
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from mintoken.context import (
+    CONFIG,
+    CONTEXT,
+    LEDGER,
+    RATES,
+    TOKENIZER,
+    Access,
+    RequestContext,
+)
+from mintoken.models import (
+    Outcome,
+    QuotaCounts,
+    Reservation,
+    Settlement,
+    Spoken,
+    TokenUsage,
+)
+
+LOG = structlog.get_logger()
+
+
+@web.middleware
+async def quota(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Hold the key's limits while the handler runs; settle what it reserved, whatever happened."""
+    ctx = request[CONTEXT]
+    if ctx.access is not Access.KEY or ctx.owner is None:
+        return await handler(request)
+    request.app[RATES].enter(ctx.owner.key)
+    try:
+        return await handler(request)
+    finally:
+        request.app[RATES].leave(ctx.owner.key)
+        if ctx.reservation is not None:
+            settle(request.app, ctx, ctx.reservation)
+
+
+def settle(app: web.Application, ctx: RequestContext, reservation: Reservation) -> None:
+    """Drop the settlement into the ledger's queue, once the tokens are counted. Never waits."""
+    spoken, duration_ms = ctx.spoken(), ctx.elapsed_ms()
+    outcome = final_outcome(ctx.outcome, spoken)
+
+    def record(usage: TokenUsage) -> None:
+        settlement = Settlement(
+            id=reservation.id,
+            outcome=outcome,
+            status=ctx.status,
+            model_served=spoken.model[:200],
+            finish_reason=spoken.finish_reason[:50],
+            upstream_request_id=ctx.upstream_request_id[:200],
+            tokens=usage,
+            charged_tokens=charged(usage, app[CONFIG].quota.counts),
+            first_byte_ms=ctx.first_byte_ms,
+            duration_ms=duration_ms,
+            bytes_out=ctx.bytes_out,
+        )
+        app[LEDGER].settle(settlement)
+        _log(ctx, reservation, settlement)
+
+    if ctx.usage is not None or ctx.meter is None or ctx.turn is None:
+        record(ctx.usage or TokenUsage())
+    else:
+        app[TOKENIZER].measure_soon(spoken, ctx.turn.prompt, reservation.model, record)
+
+
+def final_outcome(outcome: Outcome, spoken: Spoken) -> Outcome:
+    """The outcome by the protocol's own state: who left after the end of the answer got it all."""
+    if outcome is Outcome.CLIENT_CLOSED and spoken.done:
+        return Outcome.OK
+    return outcome
+
+
+def charged(usage: TokenUsage, counts: QuotaCounts) -> int:
+    """The tokens that the quota counts of an exchange (contract §5)."""
+    return usage.output + (usage.input if counts is QuotaCounts.TOTAL else 0)
+
+
+def _log(ctx: RequestContext, reservation: Reservation, settlement: Settlement) -> None:
+    LOG.info(
+        "request",
+        id=reservation.id,
+        key=reservation.key_id,
+        status=settlement.status,
+        code=ctx.error.code if ctx.error else None,
+        ms=settlement.duration_ms,
+        model=reservation.model,
+        intensity=reservation.intensity.value,
+        input_tokens=settlement.tokens.input,
+        output_tokens=settlement.tokens.output,
+        outcome=settlement.outcome.value,
+    )

@@ -1,0 +1,62 @@
+"""The caller's request body: checked before it is read, bounded while it is."""
+
+import asyncio
+
+from aiohttp import web
+
+from mintoken.config import Config
+from mintoken.context import CONFIG, CONTEXT, STATE
+from mintoken.errors import Code, MintokenError
+
+
+async def expect(request: web.Request) -> None:
+    """Take `Expect: 100-continue` without answering yet: authentication comes first."""
+
+
+async def read_json(request: web.Request) -> bytes:
+    """The whole body of a request whose headers promise JSON.
+
+    Raises MintokenError `unsupported_media_type`, `unsupported_content_encoding`,
+    `expectation_failed`, `request_too_large`, `request_timeout` or `overloaded`.
+    """
+    config = request.app[CONFIG]
+    _check_headers(request)
+    if (request.content_length or 0) > config.server.max_body_bytes:
+        raise _too_large(config)
+    if request.headers.get("Expect") and request.body_exists:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+    try:
+        async with asyncio.timeout(config.server.body_timeout):
+            return await _read(request, config)
+    except TimeoutError:
+        raise MintokenError(Code.REQUEST_TIMEOUT, headers={"Connection": "close"}) from None
+
+
+def _check_headers(request: web.Request) -> None:
+    media_type, _, parameters = request.headers.get("Content-Type", "").partition(";")
+    charset = parameters.strip().lower().replace('"', "")
+    if media_type.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
+        raise MintokenError(Code.UNSUPPORTED_MEDIA_TYPE)
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise MintokenError(Code.UNSUPPORTED_CONTENT_ENCODING)
+
+
+async def _read(request: web.Request, config: Config) -> bytes:
+    ctx, state = request[CONTEXT], request.app[STATE]
+    chunks = []
+    async for chunk in request.content.iter_any():
+        chunks.append(chunk)
+        ctx.buffered_bytes += len(chunk)
+        state.buffered_bytes += len(chunk)
+        if ctx.buffered_bytes > config.server.max_body_bytes:
+            raise _too_large(config)
+        if state.buffered_bytes > config.server.max_buffered_bytes:
+            raise MintokenError(Code.OVERLOADED, headers={"x-should-retry": "true"})
+    return b"".join(chunks)
+
+
+def _too_large(config: Config) -> MintokenError:
+    return MintokenError(
+        Code.REQUEST_TOO_LARGE, f"The limit is {config.server.max_body_bytes} bytes."
+    )

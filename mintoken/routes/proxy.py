@@ -1,0 +1,300 @@
+"""The data plane: a request goes to the provider, its answer comes back."""
+
+import asyncio
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from mintoken import relay
+from mintoken.context import (
+    CONFIG,
+    CONTEXT,
+    LEDGER,
+    PROMPTS,
+    TOKENIZER,
+    UPSTREAM,
+    RequestContext,
+)
+from mintoken.errors import Code, InterruptedByShutdownError, MintokenError
+from mintoken.models import (
+    Admission,
+    Decision,
+    Enforcement,
+    Intensity,
+    Key,
+    Outcome,
+    Progress,
+    QuotaCounts,
+    Reservation,
+    Turn,
+)
+from mintoken.protocols.openai_chat import OpenAIChat
+from mintoken.routes.body import read_json
+from mintoken.upstream import Answer, invalid_response, request_headers, without_intensity
+
+PROTOCOL = OpenAIChat()
+HOLD_LIMIT = 1024 * 1024
+"""Bytes of an answer held back so that the quota headers can include it (contract §3)."""
+PARSE_INLINE = 64 * 1024
+"""Bytes of an answer above which its usage is read off the event loop."""
+SOFT_RESERVATION = 1000
+STRICT_RESERVATION = 4096
+"""Tokens reserved: the most for soft, those without a cap for strict (contract §5)."""
+_BROKEN = {
+    Outcome.UPSTREAM_BROKE: Code.UPSTREAM_BROKE,
+    Outcome.UPSTREAM_TIMEOUT: Code.UPSTREAM_TIMEOUT,
+    Outcome.SHUTDOWN: Code.SERVER_SHUTTING_DOWN,
+}
+
+
+async def models(request: web.Request) -> web.StreamResponse:
+    """`GET /v1/models` and `/v1/models/{id}`: relayed, nothing injected, counted or recorded."""
+    with await _ask(request, None) as answer:
+        return await _relay_body(request, answer, hold=False)
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/chat/completions` (design §3, steps 5 to 9)."""
+    ctx = request[CONTEXT]
+    body = await read_json(request)
+    turn = ctx.turn = PROTOCOL.read(body)
+    ctx.decision = decide(ctx, turn)
+    text = request.app[PROMPTS].text(ctx.decision.intensity)
+    sent = PROTOCOL.inject(body, turn, text) if text else body
+    ctx.month = await _reserve(request, turn, bytes_in=len(body), injected=sent is not body)
+    with await _ask(request, sent) as answer:
+        ctx.status = answer.status
+        ctx.first_byte_ms = ctx.elapsed_ms()
+        ctx.upstream_request_id = answer.request_id
+        return await _relay(request, turn, answer)
+
+
+def decide(ctx: RequestContext, turn: Turn) -> Decision:
+    """The level that runs and why: what was asked for, else the key's default (contract §3)."""
+    key = _key(ctx)
+    decision = ctx.asked or Decision(key.intensity, "key")
+    if turn.inject_at is None and decision.intensity is not Intensity.NONE:
+        return Decision(Intensity.NONE, "no_messages")
+    return decision
+
+
+def reserved_tokens(cap: int | None, enforcement: Enforcement) -> int:
+    """What a request holds of its month until it is settled (contract §5)."""
+    if enforcement is Enforcement.STRICT:
+        return STRICT_RESERVATION if cap is None else cap
+    return SOFT_RESERVATION if cap is None else min(cap, SOFT_RESERVATION)
+
+
+def _key(ctx: RequestContext) -> Key:
+    assert ctx.owner is not None, "the route's access is KEY"
+    return ctx.owner.key
+
+
+async def _reserve(request: web.Request, turn: Turn, *, bytes_in: int, injected: bool) -> Admission:
+    ctx, app = request[CONTEXT], request.app
+    key, decision, prompts = _key(ctx), ctx.decision, app[PROMPTS]
+    assert decision is not None
+    strict = app[CONFIG].quota.enforcement is Enforcement.STRICT
+    reserved = reserved_tokens(turn.cap, app[CONFIG].quota.enforcement)
+    reservation = Reservation(
+        id=ctx.id,
+        account_id=key.account_id,
+        key_id=key.id,
+        started_at=ctx.started_at,
+        month=month_of(ctx.started_at),
+        protocol=PROTOCOL.name,
+        model=turn.model[:200],
+        stream=turn.stream,
+        intensity=decision.intensity,
+        reason=decision.reason,
+        arm="",
+        prompt_version=prompts.version if injected else "",
+        injected_tokens=prompts.tokens(decision.intensity) if injected else 0,
+        bytes_in=bytes_in,
+        reserved_tokens=reserved,
+        needed_tokens=reserved if strict else 1,
+    )
+    ctx.reservation = reservation
+    try:
+        month = await app[LEDGER].reserve(reservation, lambda: _progress(ctx))
+    except MintokenError:
+        ctx.reservation = None
+        raise
+    if not month.admitted:
+        ctx.reservation, ctx.month = None, month
+        raise _quota_used_up(ctx.started_at)
+    return month
+
+
+def _progress(ctx: RequestContext) -> Progress | None:
+    if ctx.meter is None:
+        return None
+    # Four bytes a token: only what a crash would leave, the real count comes at the end.
+    tokens = len(ctx.spoken().text) // 4
+    return Progress(id=ctx.id, output_tokens=tokens, bytes_out=ctx.bytes_out)
+
+
+def month_of(now_ms: int) -> str:
+    """The UTC calendar month, as `2026-11`."""
+    return datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y-%m")
+
+
+def _quota_used_up(now_ms: int) -> MintokenError:
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
+    year, month = divmod(now.year * 12 + now.month, 12)
+    renewal = datetime(year, month + 1, 1, tzinfo=UTC)
+    seconds = int((renewal - now).total_seconds()) + 1
+    headers = {"Retry-After": str(seconds), "x-should-retry": "false"}
+    return MintokenError(Code.INSUFFICIENT_QUOTA, headers=headers)
+
+
+async def _ask(request: web.Request, body: bytes | None) -> Answer:
+    ctx = request[CONTEXT]
+    headers = request_headers(
+        request.headers, credential=PROTOCOL.credential(ctx.provider_key), request_id=ctx.id
+    )
+    path = request.raw_path.partition("?")[0].removeprefix("/v1")
+    query = without_intensity(request.rel_url.raw_query_string)
+    try:
+        return await request.app[UPSTREAM].send(request.method, path, query, headers, body)
+    except InterruptedByShutdownError:
+        ctx.outcome, ctx.status = Outcome.SHUTDOWN, Code.SERVER_SHUTTING_DOWN.status
+        raise MintokenError(
+            Code.SERVER_SHUTTING_DOWN, headers={"x-should-retry": "false"}
+        ) from None
+    except MintokenError as error:
+        timed_out = error.code is Code.UPSTREAM_TIMEOUT
+        ctx.outcome = Outcome.UPSTREAM_TIMEOUT if timed_out else Outcome.UPSTREAM_ERROR
+        ctx.status = error.code.status
+        raise
+
+
+async def _relay(request: web.Request, turn: Turn, answer: Answer) -> web.StreamResponse:
+    ctx = request[CONTEXT]
+    if answer.status >= 400:
+        return await _relay_body(request, answer, hold=False)
+    if turn.stream and answer.content_type == "text/event-stream":
+        return await _relay_events(request, answer)
+    if not turn.stream and not _is_json(answer.content_type):
+        ctx.outcome, ctx.status = Outcome.UPSTREAM_ERROR, Code.UPSTREAM_INVALID_RESPONSE.status
+        raise invalid_response("It is not JSON.")
+    ctx.meter = PROTOCOL.meter()
+    return await _relay_body(request, answer, hold=bool(ctx.month and ctx.month.limit))
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type == "application/json" or content_type.endswith("+json")
+
+
+async def _relay_events(request: web.Request, answer: Answer) -> web.StreamResponse:
+    ctx, config = request[CONTEXT], request.app[CONFIG].upstream
+    headers = answer.headers()
+    headers.popall("Content-Length", None)  # Our own events may be added.
+    headers["X-Accel-Buffering"] = "no"
+    headers["Cache-Control"] = "no-cache"
+    meter = ctx.meter = PROTOCOL.meter()
+    response = await _prepare(request, web.StreamResponse(status=answer.status, headers=headers))
+    reader = relay.EventReader(meter, answer.content_encoding)
+
+    async def write(data: bytes) -> None:
+        await response.write(data)
+        ctx.bytes_out += len(data)
+
+    def ended() -> Outcome | None:
+        spoken = meter.spoken()
+        if spoken.failed:
+            return Outcome.UPSTREAM_ERROR
+        return Outcome.OK if spoken.done else None
+
+    ctx.outcome = await relay.pipe_events(
+        answer,
+        write,
+        reader,
+        ended,
+        keepalive_after=config.keepalive_after,
+        idle_timeout=config.idle_timeout,
+    )
+    if code := _BROKEN.get(ctx.outcome):
+        ctx.error = code
+        if reader.at_boundary:
+            await write(PROTOCOL.error(MintokenError(code), in_stream=True))
+        _hang_up(request)
+    else:
+        await response.write_eof()
+    return response
+
+
+async def _relay_body(request: web.Request, answer: Answer, *, hold: bool) -> web.StreamResponse:
+    """Relay an answer that is not a stream of events, held back first where `hold` says so."""
+    ctx = request[CONTEXT]
+    response = web.StreamResponse(status=answer.status, headers=answer.headers())
+    copy = relay.BodyCopy(answer.content_encoding)
+    held: bytearray | None = bytearray() if hold else None
+    if held is None:
+        await _prepare(request, response)
+
+    async def write(data: bytes) -> None:
+        nonlocal held
+        if held is not None:
+            held += data
+            if len(held) <= HOLD_LIMIT:
+                return
+            data, held = bytes(held), None
+            await _prepare(request, response)
+        await response.write(data)
+        ctx.bytes_out += len(data)
+
+    idle_timeout = request.app[CONFIG].upstream.idle_timeout
+    try:
+        outcome = await relay.pipe_body(answer, write, copy, idle_timeout=idle_timeout)
+    except BaseException:
+        if ctx.meter is not None:
+            ctx.meter.skip(copy.size)  # The caller left: what came is estimated.
+        raise
+    await _read_usage(ctx, copy)
+    if held is not None:
+        await _count_in(request, ctx)
+        data, held = bytes(held), None
+        await _prepare(request, response)
+        await write(data)
+    if outcome is Outcome.OK:
+        ctx.outcome = Outcome.OK if answer.status < 400 else Outcome.UPSTREAM_ERROR
+        await response.write_eof()
+    else:
+        ctx.outcome, ctx.error = outcome, _BROKEN[outcome]
+        _hang_up(request)
+    return response
+
+
+async def _read_usage(ctx: RequestContext, copy: relay.BodyCopy) -> None:
+    if ctx.meter is None:
+        return
+    if copy.size <= PARSE_INLINE:
+        copy.read_into(ctx.meter)
+    else:
+        await asyncio.to_thread(copy.read_into, ctx.meter)
+
+
+async def _count_in(request: web.Request, ctx: RequestContext) -> None:
+    """Count this answer into the month that its headers show."""
+    if ctx.meter is None or ctx.turn is None or ctx.month is None:
+        return
+    usage = await request.app[TOKENIZER].measure(
+        ctx.spoken(), ctx.turn.prompt, ctx.turn.model[:200]
+    )
+    ctx.usage = usage
+    total = request.app[CONFIG].quota.counts is QuotaCounts.TOTAL
+    used = ctx.month.used + usage.output + (usage.input if total else 0)
+    ctx.month = Admission(True, used, ctx.month.limit)
+
+
+async def _prepare(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    await response.prepare(request)
+    request[CONTEXT].response = response
+    return response
+
+
+def _hang_up(request: web.Request) -> None:
+    """Close without the terminal chunk, so that nobody takes the answer for a complete one."""
+    if request.transport is not None:
+        request.transport.close()

@@ -1,0 +1,143 @@
+"""Events out of a server-sent event stream whose bytes are cut anywhere."""
+
+MAX_EVENT_BYTES = 1 << 20
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class EventParser:
+    """Reads one stream as the HTML standard says (§9.2.6), and keeps only the data.
+
+    An event of more than `MAX_EVENT_BYTES` is not kept: its bytes (each line end as one) are added
+    to `skipped`. Memory stays under that cap and one read, whatever comes.
+    """
+
+    __slots__ = ("_after_cr", "_overlong", "_started", "_tail", "skipped")
+
+    def __init__(self) -> None:
+        self.skipped = 0
+        self._tail = bytearray()  # of the event that is not complete: empty between events
+        self._overlong = False
+        self._after_cr = False
+        self._started = False
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the stream stands between events, where one more could be put in."""
+        return not self._tail
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The data of the events that `data` completes; events without data are left out."""
+        if self._started and not self._tail and not self._after_cr:
+            events = _plain_events(data)
+            if events is not None:
+                return events
+        text = self._with_plain_line_ends(data)
+        return self._take(text) if text else []
+
+    def _with_plain_line_ends(self, data: bytes) -> bytes:
+        if not self._started:
+            data = self._without_bom(data)
+        if not data:
+            return data
+        ends_crlf = self._after_cr and data.startswith(b"\n")
+        self._after_cr = data.endswith(b"\r")
+        if ends_crlf:
+            data = data[1:]
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return data
+
+    def _without_bom(self, data: bytes) -> bytes:
+        data = bytes(self._tail) + data
+        self._tail.clear()
+        if len(data) < len(_BOM) and _BOM.startswith(data):
+            self._tail += data
+            return b""
+        self._started = True
+        return data.removeprefix(_BOM)
+
+    def _take(self, text: bytes) -> list[bytes]:
+        if self._overlong:
+            text = self._skip(text)
+        end = self._last_boundary(text)
+        if end < 0:
+            self._hold(text)
+            return []
+        whole = bytes(self._tail) + text[:end]
+        self._tail.clear()
+        self._hold(text[end:])
+        return self._events(whole)
+
+    def _last_boundary(self, text: bytes) -> int:
+        at = text.rfind(b"\n\n")
+        if at >= 0:
+            return at + 2
+        blank_first = text.startswith(b"\n") and (not self._tail or self._tail.endswith(b"\n"))
+        return 1 if blank_first else -1
+
+    def _hold(self, text: bytes) -> None:
+        tail = self._tail
+        tail += text
+        while tail.startswith((b":", b"\n")):
+            end = tail.find(b"\n")
+            if end < 0:
+                del tail[1:]  # a comment may go on for ever
+                return
+            del tail[: end + 1]
+        if len(tail) > MAX_EVENT_BYTES + 1:
+            self._overlong = True
+            self.skipped += len(tail)
+            del tail[:-1]
+
+    def _skip(self, text: bytes) -> bytes:
+        joined = bytes(self._tail) + text
+        at = joined.find(b"\n\n")
+        if at < 0:
+            self.skipped += len(text)
+            self._tail[:] = text[-1:]
+            return b""
+        self.skipped += at
+        self._overlong = False
+        self._tail.clear()
+        return joined[at + 2 :]
+
+    def _events(self, whole: bytes) -> list[bytes]:
+        plain = _plain_events(whole)
+        if plain is not None:
+            return plain
+        events = []
+        for block in whole.split(b"\n\n"):
+            if len(block) > MAX_EVENT_BYTES and self._is_overlong(block):
+                continue
+            data = _data(block)
+            if data is not None:
+                events.append(data)
+        return events
+
+    def _is_overlong(self, block: bytes) -> bool:
+        while block.startswith((b":", b"\n")):
+            block = block.partition(b"\n")[2]
+        if len(block) <= MAX_EVENT_BYTES:
+            return False
+        self.skipped += len(block) + 1
+        return True
+
+
+def _plain_events(text: bytes) -> list[bytes] | None:
+    """The data, if `text` is nothing but whole events of one `data: ` line each, else None."""
+    if not text.startswith(b"data: ") or not text.endswith(b"\n\n"):
+        return None
+    if len(text) > MAX_EVENT_BYTES or b"\r" in text:
+        return None
+    events = text[6:-2].split(b"\n\ndata: ")
+    return events if text.count(b"\n") == 2 * len(events) else None
+
+
+def _data(block: bytes) -> bytes | None:
+    lines = [
+        line[6:] if line.startswith(b"data: ") else line[5:]
+        for line in block.split(b"\n")
+        if line.startswith(b"data:") or line == b"data"
+    ]
+    return b"\n".join(lines) if lines else None

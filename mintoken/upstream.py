@@ -1,0 +1,253 @@
+"""The only client of the network: asks the provider and reads its answer."""
+
+import asyncio
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from mintoken.errors import (
+    Code,
+    InterruptedByShutdownError,
+    MintokenError,
+    UpstreamBrokeError,
+)
+
+# RFC 9110 §7.6.1: they speak of one connection, not of the message.
+_HOP_BY_HOP = frozenset(
+    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
+    "transfer-encoding upgrade".split()
+)
+_KEPT_FROM_UPSTREAM = _HOP_BY_HOP | frozenset(
+    "host content-length authorization x-provider-key cookie forwarded via referer origin expect "
+    "x-client-request-id".split()
+)
+_KEPT_FROM_CALLER = _HOP_BY_HOP | {"set-cookie"}
+
+
+def request_headers(
+    incoming: Mapping[str, str], *, credential: Mapping[str, str], request_id: str
+) -> CIMultiDict[str]:
+    """The caller's end-to-end headers for the upstream (contract §3), with the credential."""
+    outgoing = CIMultiDict(
+        _end_to_end(incoming, _KEPT_FROM_UPSTREAM, "x-mintoken-", "x-forwarded-")
+    )
+    outgoing.update(credential)
+    outgoing["X-Client-Request-Id"] = request_id
+    return outgoing
+
+
+def _end_to_end(
+    headers: Mapping[str, str], kept: frozenset[str], *prefixes: str
+) -> Iterator[tuple[str, str]]:
+    named = {
+        token.strip().lower()
+        for name, value in headers.items()
+        if name.lower() == "connection"
+        for token in value.split(",")
+    }
+    for name, value in headers.items():
+        lower = name.lower()
+        if lower in kept or lower in named or lower.startswith(prefixes):
+            continue
+        # aiohttp writes headers as UTF-8 and cannot write back the bytes that were not.
+        if value.isascii() or value.isprintable():
+            yield name, value
+
+
+class Answer:
+    """The upstream's answer: its head now, its body as it comes."""
+
+    def __init__(self, response: aiohttp.ClientResponse, waits: "_Waits") -> None:
+        self._response = response
+        self._waits = waits
+        self.status = response.status
+        self.content_type = (
+            response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        )
+        self.content_encoding = response.headers.get("Content-Encoding", "").strip().lower()
+        self.content_length = response.content_length
+        self.request_id = response.headers.get("x-request-id", "")
+
+    def headers(self) -> CIMultiDict[str]:
+        """The end-to-end headers for the caller (contract §3)."""
+        return CIMultiDict(_end_to_end(self._response.headers, _KEPT_FROM_CALLER, "x-mintoken-"))
+
+    async def read(self, wait_s: float) -> bytes:
+        """The next bytes of the body as the network delivered them; b"" at its end.
+
+        Raises TimeoutError after `wait_s` seconds of silence, UpstreamBrokeError when the body
+        ends too early, InterruptedByShutdownError when this server stops.
+        """
+        content = self._response.content
+        try:
+            if ready := content.read_nowait():
+                return ready
+            async with self._waits.at_most(wait_s):
+                return await content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            # aiohttp raises before it hands out what it had buffered.
+            raise UpstreamBrokeError(content._read_nowait(-1)) from None
+
+    def close(self) -> None:
+        """Let go of the connection; it is kept for reuse only if the body was read to its end."""
+        self._response.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Waits:
+    """The running waits for the upstream, so that a shutdown can end all of them."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Timeout] = set()
+        self.stopped = False
+
+    def at_most(self, seconds: float) -> "_Wait":
+        return _Wait(self, seconds)
+
+    def stop(self) -> None:
+        self.stopped = True
+        now = asyncio.get_running_loop().time()
+        for wait in self._running:
+            if not wait.expired():
+                wait.reschedule(now)
+
+
+class _Wait:
+    """One wait with a deadline; InterruptedByShutdownError if a shutdown ended it."""
+
+    __slots__ = ("_timeout", "_waits")
+
+    def __init__(self, waits: _Waits, seconds: float) -> None:
+        self._waits = waits
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        if self._waits.stopped:
+            raise InterruptedByShutdownError
+        await self._timeout.__aenter__()
+        self._waits._running.add(self._timeout)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._waits._running.discard(self._timeout)
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            if self._waits.stopped:
+                raise InterruptedByShutdownError from None
+            raise
+
+
+class Upstream:
+    """The provider's API at `base_url`; timeouts are in seconds."""
+
+    def __init__(self, base_url: str, *, connect_timeout: float, first_byte_timeout: float) -> None:
+        self._base_url = base_url
+        self._first_byte_timeout = first_byte_timeout
+        self._waits = _Waits()
+        # Nothing is shared between callers, followed, unpacked or taken from the environment.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout),
+            auto_decompress=False,
+            trust_env=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        )
+
+    async def send(
+        self, method: str, path: str, query: str, headers: CIMultiDict[str], body: bytes | None
+    ) -> Answer:
+        """Ask the upstream; its answer when the head has arrived.
+
+        `path` is below the base URL and percent-encoded as the caller sent it. Raises MintokenError
+        `upstream_unreachable`, `upstream_timeout`, `upstream_invalid_response` or
+        `upstream_redirect`, and InterruptedByShutdownError.
+        """
+        url = URL(f"{self._base_url}{path}{'?' + query if query else ''}", encoded=True)
+        try:
+            async with self._waits.at_most(self._first_byte_timeout):
+                response = await self._session.request(
+                    method, url, headers=headers, data=body, allow_redirects=False
+                )
+        except _NOT_SENT as error:
+            raise _unreachable(error) from None
+        except TimeoutError:
+            raise MintokenError(Code.UPSTREAM_TIMEOUT, headers=_DO_NOT_RETRY) from None
+        except (aiohttp.ClientError, OSError, ValueError):
+            raise invalid_response("It closed the connection or did not speak HTTP.") from None
+        return self._checked(response)
+
+    def _checked(self, response: aiohttp.ClientResponse) -> Answer:
+        if 200 <= response.status < 300 or response.status >= 400:
+            return Answer(response, self._waits)
+        response.close()
+        if response.status >= 300:
+            raise MintokenError(Code.UPSTREAM_REDIRECT, headers=_DO_NOT_RETRY)
+        raise invalid_response("It tried to switch protocols.")
+
+    def interrupt(self) -> None:
+        """End every wait for the upstream with InterruptedByShutdownError."""
+        self._waits.stop()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+
+_DO_NOT_RETRY = {"x-should-retry": "false"}
+_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+
+
+def _unreachable(error: Exception) -> MintokenError:
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            detail = "Connecting to it took too long."
+        case aiohttp.ClientConnectorDNSError():
+            detail = "Its host name could not be resolved."
+        case aiohttp.ClientSSLError() | aiohttp.ClientConnectorCertificateError():
+            detail = "The TLS handshake with it failed."
+        case aiohttp.ClientConnectorError(os_error=ssl.SSLError()):
+            detail = "The TLS handshake with it failed."
+        case _:
+            detail = "It refused the connection."
+    return MintokenError(
+        Code.UPSTREAM_UNREACHABLE,
+        f"{detail} Nothing was sent to it; send the request again in a moment.",
+        headers={"x-should-retry": "true"},
+    )
+
+
+def invalid_response(detail: str) -> MintokenError:
+    """The error for an answer that cannot be relayed; a retry might be billed twice."""
+    return MintokenError(Code.UPSTREAM_INVALID_RESPONSE, detail, headers=_DO_NOT_RETRY)
+
+
+def without_intensity(raw_query: str) -> str:
+    """The query string with every `intensity` parameter taken out, the rest byte for byte."""
+    return "&".join(_kept_parameters(raw_query.split("&")))
+
+
+def _kept_parameters(parameters: Iterable[str]) -> Iterator[str]:
+    return (p for p in parameters if p.partition("=")[0] != "intensity")

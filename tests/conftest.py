@@ -1,0 +1,191 @@
+"""A fake provider, the real proxy before it, and the eye that looks for leaked secrets."""
+
+import asyncio
+import io
+import json
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from fake_upstream import FakeUpstream, fake_upstream
+from openai import AsyncOpenAI
+
+from mintoken import keys, logs
+from mintoken.app import utc_ms
+from mintoken.config import load_config
+from mintoken.models import Account, Intensity, Key
+from mintoken.server import running
+from mintoken.stores.sqlite import open_sqlite
+
+PROVIDER_CANARY = "sk-canary-0f8d3b1c9a7e5d2f4b6a8c0e"
+"""The provider key that every test sends and that may show up nowhere."""
+
+CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Say hello."}]}
+
+
+async def eventually(check: Callable[[], Any], *, within: float = 5.0) -> Any:
+    """What `check` answers once it is true; fails after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"not within {within} s: {check}"
+        await asyncio.sleep(0.005)
+    return found
+
+
+@dataclass
+class Proxy:
+    """A running proxy, a key of its account `default`, and what it wrote."""
+
+    url: str
+    admin_url: str
+    key: str
+    data_dir: Path
+    log: io.StringIO
+    session: aiohttp.ClientSession
+    keys: list[str] = field(default_factory=list)
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.url}/v1"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}", "X-Provider-Key": PROVIDER_CANARY}
+
+    def client(self, **options: Any) -> AsyncOpenAI:
+        """The official client, as an application sets it up."""
+        options = {"max_retries": 0, "api_key": self.key} | options
+        headers = {"X-Provider-Key": PROVIDER_CANARY} | options.pop("default_headers", {})
+        return AsyncOpenAI(base_url=self.base_url, default_headers=headers, **options)
+
+    async def post(self, body: object = CHAT, **headers: str) -> aiohttp.ClientResponse:
+        """A chat request with good keys; the whole answer is read."""
+        data = body if isinstance(body, bytes) else json.dumps(body)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = await self.session.post(
+            f"{self.base_url}/chat/completions",
+            data=data,
+            headers={"Content-Type": "application/json"} | self.headers | named,
+        )
+        await answer.read()
+        return answer
+
+    def rows(self) -> list[dict[str, Any]]:
+        with closing(sqlite3.connect(self.data_dir / "mintoken.db")) as database:
+            database.row_factory = sqlite3.Row
+            return [dict(row) for row in database.execute("SELECT * FROM usage ORDER BY id")]
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.getvalue().splitlines()]
+
+    async def settled(self, count: int = 1) -> list[dict[str, Any]]:
+        """The usage rows once there are so many, all of them settled."""
+
+        def check() -> list[dict[str, Any]] | None:
+            rows = self.rows()
+            done = len(rows) >= count and all(row["outcome"] != "reserved" for row in rows)
+            return rows if done else None
+
+        rows = await eventually(check)
+        assert len(rows) == count
+        return rows
+
+    def assert_no_secret(self) -> None:
+        """No key that was sent is in a file, a log line or a traceback."""
+        secrets = [PROVIDER_CANARY, self.key, *self.keys]
+        places = {"log": self.log.getvalue().encode()}
+        places |= {str(p): p.read_bytes() for p in self.data_dir.rglob("*") if p.is_file()}
+        for place, content in places.items():
+            for secret in secrets:
+                assert secret.encode() not in content, f"a key leaked into {place}"
+        assert b"Traceback" not in places["log"]
+
+
+async def add_key(data_dir: Path, *, monthly_tokens: int = 0, **changes: Any) -> str:
+    """Put a fresh key of the account `default` into the store; the key itself."""
+    token = keys.mint_key()
+    store = await open_sqlite(data_dir, clock_ms=utc_ms)
+    try:
+        directory = await store.directory()
+        assert directory is not None
+        account = directory.accounts[0]
+        if monthly_tokens:
+            account = Account(
+                id=account.id,
+                name=account.name,
+                monthly_tokens=monthly_tokens,
+                created_at=account.created_at,
+            )
+            await store.save(account)
+        fields: dict[str, Any] = {
+            "id": f"key_{token[-8:]}",
+            "account_id": account.id,
+            "name": f"test {token[-8:]}",
+            "prefix": keys.prefix(token),
+            "hash": keys.hash_key(keys.server_secret(data_dir), token),
+            "intensity": Intensity.FULL,
+            "created_at": utc_ms(),
+        }
+        await store.save(Key(**(fields | changes)))
+    finally:
+        await store.close()
+    return token
+
+
+StartProxy = Callable[..., Awaitable[Proxy]]
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[FakeUpstream]:
+    async with fake_upstream() as provider:
+        yield provider
+
+
+@pytest.fixture
+async def start_proxy(upstream: FakeUpstream, tmp_path: Path) -> AsyncIterator[StartProxy]:
+    """Starts proxies before the fake provider; options are `section_name=value`."""
+    async with AsyncExitStack() as stack:
+        started: list[Proxy] = []
+
+        async def start(
+            *, monthly_tokens: int = 0, key: dict[str, Any] | None = None, **options: object
+        ) -> Proxy:
+            data_dir = tmp_path / f"data{len(started)}"
+            environ = {
+                "MINTOKEN_UPSTREAM_BASE_URL": upstream.base_url,
+                "MINTOKEN_SERVER_LISTEN": "127.0.0.1:0",
+                "MINTOKEN_SERVER_ADMIN_LISTEN": "127.0.0.1:0",
+                "MINTOKEN_STORAGE_DATA_DIR": str(data_dir),
+            } | {f"MINTOKEN_{name.upper()}": str(value) for name, value in options.items()}
+            log = io.StringIO()
+            logs.configure(log)
+            token = await add_key(data_dir, monthly_tokens=monthly_tokens, **(key or {}))
+            listening = await stack.enter_async_context(running(load_config(None, environ)))
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            proxy = Proxy(
+                url=f"http://{listening.public}",
+                admin_url=f"http://{listening.admin}",
+                key=token,
+                data_dir=data_dir,
+                log=log,
+                session=session,
+            )
+            started.append(proxy)
+            return proxy
+
+        yield start
+        for proxy in started:
+            proxy.assert_no_secret()
+    for proxy in started:
+        proxy.assert_no_secret()
+
+
+@pytest.fixture
+async def proxy(start_proxy: StartProxy) -> Proxy:
+    return await start_proxy()

@@ -1,0 +1,113 @@
+"""Imports point down, outside libraries have one home, nothing grows without limit."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "mintoken"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+FLOORS = {
+    "errors": 0, "models": 0,
+    "config": 1, "sse": 1, "splice": 1, "tokens": 1, "prompts": 1, "keys": 1, "rates": 1, "logs": 1,
+    "protocols": 2, "stores": 2,
+    "upstream": 3, "relay": 3, "ledger": 3, "accounts": 3,
+    "context": 4,
+    "middlewares": 5, "routes": 5,
+    "app": 6, "server": 6, "demo": 6,
+    "cli": 7, "__main__": 8,
+}  # fmt: skip
+# server builds on app, demo on server, and the shared look of the command line on nothing above.
+SAME_FLOOR = {("server", "app"), ("demo", "server"), ("demo", "app"), ("upstream", "rates")}
+HOMES = {
+    "aiosqlite": ("stores",),
+    "sqlite3": ("stores", "cli"),
+    "tiktoken": ("tokens",),
+    "tiktoken_ext": ("tokens",),
+    "aiohttp_sse_client": ("demo",),
+    "typer": ("cli",),
+    "uvloop": ("server",),
+}
+# May only shrink.
+LONG_FILES: dict[str, int] = {}
+LONG_FUNCTIONS: dict[str, int] = {}
+
+
+def module_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.append(node.module or "")
+            if node.module == "mintoken":
+                names += [f"mintoken.{alias.name}" for alias in node.names]
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    here = module_of(path)
+    if here == "__init__":
+        return
+    assert here in FLOORS, f"{here} has no floor"
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "mintoken" or len(parts) == 1 or parts[1] == "__version__":
+            continue
+        there = parts[1]
+        if here == there:
+            sibling = parts[2] if len(parts) > 2 else ""
+            allowed = {"base", "body"} if here in ("protocols", "stores", "routes") else set()
+            allowed |= {"locks"} if here == "stores" else set()
+            assert sibling in allowed, f"{path} imports its sibling {name}"
+        elif (here, there) not in SAME_FLOOR:
+            assert FLOORS[there] < FLOORS[here], f"{path} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_outside_libraries_have_one_home(path: Path) -> None:
+    here = module_of(path)
+    if here == "__init__":
+        return
+    for name in imports(path):
+        library = name.split(".")[0]
+        if library in HOMES:
+            assert here in HOMES[library], f"{path} imports {library}"
+        if name.startswith("aiohttp") and library == "aiohttp":
+            assert FLOORS[here] >= 4 or here == "upstream", f"{path} imports aiohttp"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_and_functions_stay_small(path: Path) -> None:
+    name = str(path.relative_to(PACKAGE))
+    text = path.read_text()
+    assert text.count("\n") <= LONG_FILES.get(name, 300), f"{name} has grown too long"
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), f"{name} does not say what it is for"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            limit = LONG_FUNCTIONS.get(f"{name}:{node.name}", 45)
+            assert lines <= limit, f"{name}: {node.name} has {lines} lines"
+
+
+def test_every_module_has_its_twin() -> None:
+    tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
+    twins = {
+        "protocols": "protocols", "stores": "stores", "middlewares": "errors", "routes": "life",
+        "app": "life", "context": "life", "accounts": "auth", "upstream": "upstream",
+        "relay": "streaming", "server": "server", "models": "architecture", "demo": "demo",
+        "logs": "logs", "errors": "errors",
+    }  # fmt: skip
+    for path in FILES:
+        module = module_of(path)
+        if module not in ("__init__", "__main__"):
+            assert twins.get(module, module) in tests, f"{module} has no test"
