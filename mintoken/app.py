@@ -67,7 +67,8 @@ def build_app(config: Config, *, clock: Clock = utc_ms) -> web.Application:
     app[STATE] = ServerState()
     app[RATES] = RateLimiter(time.monotonic)
     app[PROMPTS] = load_prompts()
-    app[ACCESS] = {handler: access for _, _, handler, access in ROUTES}
+    marks: dict[object, Access] = {handler: access for _, _, handler, access in ROUTES}
+    app[ACCESS] = marks
     for method, path, handler, _ in ROUTES:
         app.router.add_route(method, path, handler, expect_handler=expect)
     app.on_response_prepare.append(stamp)
@@ -79,7 +80,7 @@ def build_app(config: Config, *, clock: Clock = utc_ms) -> web.Application:
 
 async def _accounts_and_ledger(app: web.Application) -> AsyncIterator[None]:
     config = app[CONFIG]
-    store = await open_sqlite(config.storage.data_dir, clock_ms=app[CLOCK], worker=True)
+    store = await open_sqlite(config.storage.data_dir, clock_ms=app[CLOCK])
     try:
         app[SECRET] = server_secret(config.storage.data_dir)
         accounts = app[ACCOUNTS] = Accounts(store)

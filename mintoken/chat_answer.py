@@ -11,8 +11,10 @@ MAX_TEXT_BYTES = 4 << 20
 
 _MAX_TOKENS = 1 << 40
 _MAX_CHOICES = 128
-_MAX_CALLS = 1024
+_MAX_CALL_MARKS = 2048
 _MAX_MOULDS = 4
+_TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
+_QUOTE, _BACKSLASH = b'"\\'
 
 
 class _Said(msgspec.Struct, gc=False):
@@ -44,20 +46,32 @@ _ANSWER = msgspec.json.Decoder(_Answer)
 class _Voice:
     """One choice as it grows: its text in UTF-8, and the tool calls seen in it."""
 
-    __slots__ = ("call_marks", "calls", "text")
+    __slots__ = ("calls", "marks", "text")
 
     def __init__(self) -> None:
         self.text = bytearray()
         self.calls = 0
-        self.call_marks: set[str] | None = None
+        self.marks: frozenset[int] = frozenset()
+
+    def count_call(self, place: str, name: object) -> None:
+        """A call is new when its id is, or, without an id, when its index is."""
+        mark = hash(("id", str(name))) if name else hash(place)
+        if mark not in self.marks and len(self.marks) < _MAX_CALL_MARKS:
+            self.calls += 1
+            self.marks |= {mark, hash(place)}
 
 
-class _Mould(msgspec.Struct, frozen=True):
-    """An event of plain content, without the content: the next one mostly differs in no more."""
+class _Mould(msgspec.Struct, gc=False):
+    """An event of plain content, without the content: the next one mostly differs in no more.
+
+    `start` and `end` are where the content stands in it, `text` is where it goes.
+    """
 
     head: bytes
     tail: bytes
-    choice: int
+    start: int
+    end: int
+    text: bytearray
 
 
 class ChatMeter:
@@ -65,19 +79,6 @@ class ChatMeter:
 
     Keeps at most `MAX_TEXT_BYTES` of text; what goes beyond is counted as unread.
     """
-
-    __slots__ = (
-        "_done",
-        "_failed",
-        "_finish_reason",
-        "_model",
-        "_mould",
-        "_moulds_tried",
-        "_room",
-        "_unread_bytes",
-        "_usage",
-        "_voices",
-    )
 
     def __init__(self) -> None:
         self._voices: dict[int, _Voice] = {}
@@ -94,15 +95,20 @@ class ChatMeter:
     def feed(self, event: bytes) -> None:
         mould = self._mould
         if mould is not None and event.startswith(mould.head) and event.endswith(mould.tail):
-            content = event[len(mould.head) : -len(mould.tail)]
-            fits = len(event) >= len(mould.head) + len(mould.tail)
-            if fits and b'"' not in content and b"\\" not in content:
-                self._write(mould.choice, content)
+            content = event[mould.start : mould.end]
+            plain = content and _QUOTE not in content and _BACKSLASH not in content
+            if plain and len(content) <= self._room:
+                self._room -= len(content)
+                mould.text += content
                 return
-        if event.strip() == b"[DONE]":
-            self._done = True
-        elif event:
-            self._read_event(event)
+        answer = _decode(event)
+        if answer is None:
+            self._hear_nonsense(event)
+            return
+        self._take(answer)
+        if self._moulds_tried < _MAX_MOULDS and _is_plain(answer):
+            self._moulds_tried += 1
+            self._mould = self._new_mould(event, answer) or self._mould
 
     def feed_body(self, body: bytes) -> None:
         answer = _decode(body)
@@ -128,15 +134,24 @@ class ChatMeter:
             failed=self._failed,
         )
 
-    def _read_event(self, event: bytes) -> None:
-        answer = _decode(event)
-        if answer is None:
+    def _hear_nonsense(self, event: bytes) -> None:
+        if event.strip() == b"[DONE]":
+            self._done = True
+        else:
             self._unread_bytes += len(event)
-            return
-        self._take(answer)
-        if self._moulds_tried < _MAX_MOULDS and (mould := _mould(event, answer)) is not None:
-            self._mould = mould
-            self._moulds_tried += 1
+
+    def _new_mould(self, event: bytes, answer: _Answer) -> _Mould | None:
+        """The mould of a plain event, proven by a trial decode."""
+        choice = (answer.choices or [])[0]
+        said = choice.delta or _Said()
+        content = (said.content or "").encode(errors="replace")
+        start = event.find(b'"', event.find(b'"content"') + 9) + 1
+        head, tail = event[:start], event[start + len(content) :]
+        said.content = "~"
+        if _decode(head + b"~" + tail) != answer:
+            return None
+        text = self._voice(choice).text
+        return _Mould(head=head, tail=tail, start=len(head), end=-len(tail), text=text)
 
     def _take(self, answer: _Answer) -> None:
         if answer.model:
@@ -150,50 +165,40 @@ class ChatMeter:
                 self._finish_reason = choice.finish_reason
             said = choice.delta or choice.message
             if said is not None:
-                self._hear(_index(choice), said)
+                self._hear(self._voice(choice), said)
 
-    def _hear(self, index: int, said: _Said) -> None:
+    def _hear(self, voice: _Voice, said: _Said) -> None:
         reasoning = said.reasoning_content or said.reasoning  # some providers send both, the same
         for text in (reasoning, said.content, said.refusal):
             if text:
-                self._write(index, text.encode(errors="replace"))
+                self._write(voice, text)
         if said.tool_calls is not None:
             for position, call in enumerate(_list(said.tool_calls)):
-                self._hear_call(index, position, _dict(call))
+                self._hear_call(voice, position, _dict(call))
         if said.function_call is not None:
-            self._hear_call(index, 0, {"function": said.function_call})
+            self._hear_call(voice, 0, {"function": said.function_call})
 
-    def _hear_call(self, index: int, position: int, call: dict[str, Any]) -> None:
-        self._count_call(self._voice(index), str(call.get("index", position)), call.get("id"))
-        function, custom = _dict(call.get("function")), _dict(call.get("custom"))
-        for text in (
-            function.get("name"),
-            function.get("arguments"),
-            custom.get("name"),
-            custom.get("input"),
-        ):
-            if isinstance(text, str) and text:
-                self._write(index, text.encode(errors="replace"))
+    def _hear_call(self, voice: _Voice, position: int, call: dict[str, Any]) -> None:
+        voice.count_call(str(call.get("index", position)), call.get("id"))
+        for said in (_dict(call.get("function")), _dict(call.get("custom"))):
+            for text in (said.get("name"), said.get("arguments"), said.get("input")):
+                if isinstance(text, str) and text:
+                    self._write(voice, text)
 
-    def _count_call(self, voice: _Voice, place: str, name: object) -> None:
-        """A call is new when its id is, or, without an id, when its index is."""
-        marks = voice.call_marks = voice.call_marks or set()
-        mark = f"id {name}" if name else place
-        if mark not in marks and len(marks) < _MAX_CALLS:
-            voice.calls += 1
-            marks.update((mark, place))
+    def _write(self, voice: _Voice, text: str) -> None:
+        data = text.encode(errors="replace")
+        if len(data) > self._room:
+            self._unread_bytes += len(data) - self._room
+            data = data[: self._room]
+        self._room -= len(data)
+        voice.text += data
 
-    def _write(self, index: int, text: bytes) -> None:
-        if len(text) > self._room:
-            self._unread_bytes += len(text) - self._room
-            text = text[: self._room]
-        self._room -= len(text)
-        self._voice(index).text += text
-
-    def _voice(self, index: int) -> _Voice:
-        voice = self._voices.get(index)
+    def _voice(self, choice: _Choice) -> _Voice:
+        index: object = choice.index
+        place = min(max(index, 0), _MAX_CHOICES - 1) if isinstance(index, int) else 0
+        voice = self._voices.get(place)
         if voice is None:
-            voice = self._voices[index] = _Voice()
+            voice = self._voices[place] = _Voice()
         return voice
 
 
@@ -232,13 +237,9 @@ def _odd_answer(value: object) -> _Answer | None:
 def _odd_said(value: object) -> _Said | None:
     if not isinstance(value, dict):
         return None
+    texts = {name: _text(value.get(name)) for name in _TEXTS}
     return _Said(
-        content=_text(value.get("content")),
-        reasoning_content=_text(value.get("reasoning_content")),
-        reasoning=_text(value.get("reasoning")),
-        refusal=_text(value.get("refusal")),
-        tool_calls=value.get("tool_calls"),
-        function_call=value.get("function_call"),
+        **texts, tool_calls=value.get("tool_calls"), function_call=value.get("function_call")
     )
 
 
@@ -251,11 +252,6 @@ def _text(value: object) -> str:
     if isinstance(value, dict):
         return _text(value.get("text")) or _text(value.get("thinking"))
     return ""
-
-
-def _index(choice: _Choice) -> int:
-    index: object = choice.index
-    return min(max(index, 0), _MAX_CHOICES - 1) if isinstance(index, int) else 0
 
 
 def _dict(value: object) -> dict[str, Any]:
@@ -274,7 +270,7 @@ def _usage(value: object) -> TokenUsage | None:
     completion = _tokens(usage.get("completion_tokens"))
     total = _tokens(usage.get("total_tokens"))
     # Some providers keep reasoning outside completion_tokens, but never outside the total.
-    output = total - prompt if total > prompt + completion else completion
+    output = total - prompt if prompt and total > prompt + completion else completion
     cached = _tokens(_dict(usage.get("prompt_tokens_details")).get("cached_tokens"))
     reasoning = _tokens(_dict(usage.get("completion_tokens_details")).get("reasoning_tokens"))
     return TokenUsage(
@@ -293,18 +289,10 @@ def _tokens(value: object) -> int:
     return 0
 
 
-def _mould(event: bytes, answer: _Answer) -> _Mould | None:
-    """The mould of `event`, proven by a trial decode; None if it says more than plain content."""
+def _is_plain(answer: _Answer) -> bool:
+    """Whether an event holds a piece of one choice's content and nothing else that counts."""
     if answer.usage is not None or answer.error is not None or len(answer.choices or ()) != 1:
-        return None
+        return False
     choice = (answer.choices or [])[0]
-    content = choice.delta.content if choice.delta else None
-    if not content or not choice.delta or choice.finish_reason:
-        return None
-    said = content.encode(errors="replace")
-    start = event.find(b'"', event.find(b'"content"') + 9) + 1
-    head, tail = event[:start], event[start + len(said) :]
-    choice.delta.content = "~"
-    if _decode(head + b"~" + tail) != answer or choice.delta != _Said(content="~"):
-        return None
-    return _Mould(head=head, tail=tail, choice=_index(choice))
+    said = choice.delta
+    return bool(said and said.content and not choice.finish_reason and said == _Said(said.content))

@@ -106,6 +106,10 @@ class TokenUsage:
     reasoning: int = 0
     counted_by: CountedBy = CountedBy.ESTIMATE
 
+    def charged(self, counts: QuotaCounts) -> int:
+        """The tokens that the quota counts of them (contract §5)."""
+        return self.output + (self.input if counts is QuotaCounts.TOTAL else 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from typing import Protocol
 
 import structlog
@@ -12,6 +13,7 @@ from mintoken.models import Outcome
 from mintoken.protocols.base import Meter
 from mintoken.sse import EventParser
 
+PLAIN = ("", "identity")
 KEEP_ALIVE = b": keep-alive\n\n"
 COPY_LIMIT = 4 * 1024 * 1024
 """Bytes of an answer kept to read its usage; a larger one is estimated."""
@@ -34,9 +36,8 @@ class EventReader:
     def __init__(self, meter: Meter, encoding: str) -> None:
         self._meter = meter
         self._parser = EventParser()
-        self._inflate = unpacker(encoding)
-        self._readable = self._inflate is not None or not encoding_matters(encoding)
-        self._plain = not encoding_matters(encoding)
+        self._unpack = unpacker(encoding)
+        self._plain = encoding in PLAIN
 
     @property
     def at_boundary(self) -> bool:
@@ -45,23 +46,18 @@ class EventReader:
 
     def read(self, data: bytes) -> None:
         """Take the next bytes. A failure here is logged and never reaches the stream."""
-        try:
-            self._read(data)
-        except Exception as error:  # noqa: BLE001 - measurement fails open
-            self._meter.skip(len(data))
-            structlog.get_logger().warning("events_unread", bytes=len(data), error=frames(error))
-
-    def _read(self, data: bytes) -> None:
-        if not self._readable:
-            self._meter.skip(len(data))
-            return
-        if self._inflate is not None:
-            data = self._inflate.decompress(data, UNPACKED_LIMIT)
         skipped = self._parser.skipped
-        for event in self._parser.feed(data):
-            self._meter.feed(event)
-        if self._parser.skipped > skipped:
+        try:
+            if self._unpack is None:
+                self._meter.skip(len(data))
+                return
+            for event in self._parser.feed(self._unpack(data)):
+                self._meter.feed(event)
             self._meter.skip(self._parser.skipped - skipped)
+        except Exception as error:  # noqa: BLE001 - measurement fails open
+            self._unpack = None
+            self._meter.skip(len(data))
+            structlog.get_logger().warning("stream_unread", bytes=len(data), error=frames(error))
 
 
 async def pipe_events(
@@ -76,9 +72,9 @@ async def pipe_events(
     """Relay a stream until it ends; how it ended.
 
     Every read is written at once and unmodified, and read by `reader` after that. `ended` says how
-    the stream ended by the protocol's own state, None if it has not. After `keepalive_after` seconds
-    of silence (0 is never) a comment goes out between events; after `idle_timeout` the stream is
-    given up.
+    the stream ended by the protocol's own state, None if it has not. After `keepalive_after`
+    seconds of silence (0 is never) a comment goes out between events; after `idle_timeout` seconds
+    the stream is given up.
     """
     wait = min(keepalive_after, idle_timeout) if keepalive_after else idle_timeout
     silent = 0.0
@@ -159,27 +155,34 @@ async def pipe_body(
         await write(data)
 
 
-def encoding_matters(encoding: str) -> bool:
-    """Whether a Content-Encoding changes the bytes."""
-    return encoding not in ("", "identity")
+def unpacker(encoding: str) -> Callable[[bytes], bytes] | None:
+    """What undoes a Content-Encoding piece by piece, each up to UNPACKED_LIMIT.
 
-
-def unpacker(encoding: str) -> "zlib._Decompress | None":
-    """What unpacks this Content-Encoding piece by piece; None if nothing here does."""
-    if encoding in ("gzip", "x-gzip", "deflate"):
-        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+    None if nothing here does: brotli and zstd need the extra `compression`.
+    """
+    if encoding in PLAIN:
+        return bytes
+    try:
+        match encoding:
+            case "gzip" | "x-gzip" | "deflate":
+                inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress
+                return lambda data: inflate(data, UNPACKED_LIMIT)
+            case "br":
+                process = import_module("brotli").Decompressor().process
+                return lambda data: bytes(process(data, output_buffer_limit=UNPACKED_LIMIT))
+            case "zstd":
+                expand = import_module("backports.zstd").ZstdDecompressor().decompress
+                return lambda data: bytes(expand(data, UNPACKED_LIMIT))
+    except ImportError:
+        pass
     return None
 
 
 def unpack(body: bytes, encoding: str) -> bytes | None:
-    """The body without its Content-Encoding; None if it cannot be read or is over UNPACKED_LIMIT."""
-    if not encoding_matters(encoding):
-        return body
-    inflate = unpacker(encoding)
-    if inflate is None:
-        return None
+    """The body without its Content-Encoding; None if that cannot be undone."""
     try:
-        unpacked = inflate.decompress(body, UNPACKED_LIMIT)
-    except zlib.error:
+        unpacked = unpacker(encoding)
+        return unpacked(body) if unpacked is not None else None
+    except Exception as error:  # noqa: BLE001 - each library has its own; measurement fails open
+        structlog.get_logger().warning("body_unread", bytes=len(body), error=frames(error))
         return None
-    return unpacked if inflate.eof else None

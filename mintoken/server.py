@@ -1,6 +1,7 @@
 """Listeners, the hardened connection, and a drain that loses nothing."""
 
 import asyncio
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +30,7 @@ LAST_WORDS_S = 5.0
 class Connection(web.RequestHandler):
     """One connection: errors in JSON, nothing of a request in a log, and deadlines."""
 
-    __slots__ = ("_config", "_header_timer", "_write_timer")
+    __slots__ = ("_config", "_header_begun", "_header_timer", "_write_timer")
 
     def __init__(self, server: web.Server, config: Config) -> None:
         super().__init__(
@@ -43,6 +44,7 @@ class Connection(web.RequestHandler):
             max_field_size=HEADER_LIMIT,
         )
         self._config = config.server
+        self._header_begun = False
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
@@ -58,9 +60,10 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._messages or self._current_request is not None:
+        self._header_begun = bool(data) and not self._messages and self._current_request is None
+        if not self._header_begun:
             self._stop_header_timer()
-        elif data and self._header_timer is None:
+        elif self._header_timer is None:
             self._await_headers()
 
     def _await_headers(self) -> None:
@@ -102,7 +105,7 @@ class Connection(web.RequestHandler):
 
     def close_if_idle(self) -> None:
         """Close unless a request is being read or answered."""
-        if self._current_request is None and not self._messages:
+        if self._current_request is None and not self._messages and not self._header_begun:
             self.close()
 
     def handle_error(
@@ -126,6 +129,7 @@ class Connection(web.RequestHandler):
             self.log_exception(exc_info=exc)
         response = error_response(MintokenError(code))
         response.headers["X-Mintoken-Error"] = code.code
+        response.headers["Server"] = "mintoken"
         response.force_close()
         return response
 
@@ -208,7 +212,6 @@ class Server:
 def _bind(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     sock = socket.create_server((address.host, address.port), family=family, backlog=1024)
-    sock.setblocking(False)
     return sock
 
 
@@ -229,6 +232,7 @@ def run(config: Config, *, notify_socket: str = "") -> int:
     `notify_socket` is systemd's NOTIFY_SOCKET, if it waits for one. Raises OSError, StorageError.
     """
     logs.configure()
+    _raise_file_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config, lambda state: _notify(notify_socket, state)))
     return 0
@@ -247,6 +251,12 @@ async def _serve(config: Config, notify: Callable[[str], None]) -> None:
         notify("STOPPING=1")
         log.info("draining")
     log.info("stopped")
+
+
+def _raise_file_limit() -> None:
+    """Every stream takes two sockets, and the usual soft limit is 1,024 files."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _notify(path: str, state: str) -> None:

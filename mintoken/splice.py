@@ -9,17 +9,17 @@ import msgspec
 
 from mintoken.errors import Code, MintokenError
 
-_Strict = TypeVar("_Strict")
-_Loose = TypeVar("_Loose")
+_Strict = TypeVar("_Strict", bound=msgspec.Struct)
+_Loose = TypeVar("_Loose", bound=msgspec.Struct)
 
 _ANYTHING = msgspec.json.Decoder(msgspec.Raw)
 _POSITION = re.compile(r"\(byte (\d+)\)")
 
-# A surrogate escape whose backslash is not itself escaped: one pair, or one half alone.
-_SURROGATES = re.compile(
-    rb"(\\(?<!\\\\)(?:\\\\)*+)"
-    rb"(u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2})"
-)
+# Surrogate escapes whose backslash is not itself escaped: after one backslash, or after more.
+_SURROGATE = re.compile(rb"\\(?<!\\\\)u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_LATE_SURROGATE = re.compile(rb"(\\(?<!\\\\)(?:\\\\)++)u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_ESCAPE = re.compile(rb"(?<!\\)\\")
+_STRETCH_BYTES = 1 << 18
 
 
 def decode(
@@ -28,8 +28,9 @@ def decode(
     """Read a JSON object (RFC 8259, UTF-8 only) by `strict`, or by `loose` if its types are odd.
 
     Also gives the bytes that were read, to which every `msgspec.Raw` in the value belongs: `body`,
-    or a copy of the same length where halves of surrogate pairs, which JSON allows and msgspec
-    does not, are U+FFFD. Raises MintokenError `invalid_json`, saying where, or `json_too_deep`.
+    or, if it has halves of surrogate pairs, which JSON allows and msgspec does not, a copy of the
+    same length with every surrogate escape as U+FFFD. Raises MintokenError `invalid_json`, saying
+    where, or `json_too_deep`.
     """
     _check_utf8(body)
     source = body
@@ -37,7 +38,9 @@ def decode(
         try:
             return _decode_either(source, strict, loose), source
         except msgspec.DecodeError:
-            source = _without_half_surrogates(body)
+            source = _without_surrogates(body)
+            if source == body:
+                raise
             return _decode_either(source, strict, loose), source
     except RecursionError:
         problem = MintokenError(Code.JSON_TOO_DEEP)
@@ -76,10 +79,18 @@ def _decode_either(
         raise
 
 
-def _without_half_surrogates(body: bytes) -> bytes:
+def _without_surrogates(body: bytes) -> bytes:
     if b"\\ud" not in body and b"\\uD" not in body:
         return body
-    return _SURROGATES.sub(lambda m: m[0] if len(m[2]) > 5 else m[1] + b"ufffd", body)
+    pieces, start = [], 0
+    while start < len(body):  # by stretches: one long call would keep every other thread waiting
+        cut = _ESCAPE.search(body, start + _STRETCH_BYTES)
+        end = cut.start() if cut else len(body)
+        pieces.append(
+            _LATE_SURROGATE.sub(rb"\1ufffd", _SURROGATE.sub(rb"\\ufffd", body[start:end]))
+        )
+        start = end
+    return b"".join(pieces)
 
 
 class _Buffer(ctypes.Structure):

@@ -1,7 +1,6 @@
 """The only client of the network: asks the provider and reads its answer."""
 
 import asyncio
-import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
@@ -226,9 +225,7 @@ def _unreachable(error: Exception) -> MintokenError:
             detail = "Connecting to it took too long."
         case aiohttp.ClientConnectorDNSError():
             detail = "Its host name could not be resolved."
-        case aiohttp.ClientSSLError() | aiohttp.ClientConnectorCertificateError():
-            detail = "The TLS handshake with it failed."
-        case aiohttp.ClientConnectorError(os_error=ssl.SSLError()):
+        case aiohttp.ClientSSLError():
             detail = "The TLS handshake with it failed."
         case _:
             detail = "It refused the connection."

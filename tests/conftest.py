@@ -3,7 +3,9 @@
 import asyncio
 import io
 import json
+import os
 import sqlite3
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, closing
@@ -189,3 +191,51 @@ async def start_proxy(upstream: FakeUpstream, tmp_path: Path) -> AsyncIterator[S
 @pytest.fixture
 async def proxy(start_proxy: StartProxy) -> Proxy:
     return await start_proxy()
+
+
+async def audit(data_dir: Path) -> list[str]:
+    store = await open_sqlite(data_dir, clock_ms=utc_ms)
+    try:
+        return await store.audit()
+    finally:
+        await store.close()
+
+
+class Served:
+    """`python -m mintoken serve` as its own process."""
+
+    def __init__(self, data_dir: Path, upstream: FakeUpstream, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.environ = os.environ | {
+            "MINTOKEN_UPSTREAM_BASE_URL": upstream.base_url,
+            "MINTOKEN_SERVER_LISTEN": f"127.0.0.1:{port}",
+            "MINTOKEN_SERVER_ADMIN_LISTEN": f"127.0.0.1:{port}",
+            "MINTOKEN_STORAGE_DATA_DIR": str(data_dir),
+        }
+        self.log = data_dir.parent / "serve.log"
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self, session: aiohttp.ClientSession) -> None:
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "mintoken", "serve",
+                env=self.environ, stdout=log, stderr=log, cwd=self.log.parent,
+            )  # fmt: skip
+        for _ in range(2000):
+            assert self.process.returncode is None, self.log.read_text()
+            try:
+                async with session.get(f"{self.url}/healthz"):
+                    return
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.01)
+        pytest.fail("the server did not start in 20 s")
+
+    def rss_kb(self) -> int:
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
+
+    async def stop(self, number: int) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), 30)

@@ -1,11 +1,15 @@
 """Whole requests over sockets, by the official client."""
 
 import asyncio
+import gzip
 import zlib
+from collections.abc import Callable
 
+import brotli
 import openai
 import orjson
 import pytest
+from backports import zstd
 from conftest import PROVIDER_CANARY, Proxy, StartProxy
 from fake_upstream import (
     DONE,
@@ -21,8 +25,8 @@ from fake_upstream import (
 )
 from openai import OpenAI
 
-from mintoken.prompts import load_prompts
 from mintoken.models import Intensity
+from mintoken.prompts import load_prompts
 
 PROMPTS = load_prompts()
 HELLO = [{"role": "user", "content": "Say hello."}]
@@ -103,7 +107,10 @@ async def test_tools_json_mode_and_vision_pass_through(
     async with proxy.client() as client:
         answer = await client.chat.completions.create(
             model="gpt-4o",
-            messages=[{"role": "system", "content": "You see."}, {"role": "user", "content": content}],
+            messages=[
+                {"role": "system", "content": "You see."},
+                {"role": "user", "content": content},
+            ],
             tools=[tool],
             response_format={"type": "json_object"},
         )
@@ -258,24 +265,49 @@ async def test_upstream_errors_are_relayed_with_body_and_headers(
     assert (row["outcome"], row["output_tokens"]) == ("upstream_error", 0)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [
+        ("gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("br", brotli.compress),
+        ("zstd", zstd.compress),
+    ],
+)
 async def test_a_compressed_answer_stays_compressed_and_is_counted(
-    proxy: Proxy, upstream: FakeUpstream
+    proxy: Proxy, upstream: FakeUpstream, encoding: str, pack: Callable[[bytes], bytes]
 ) -> None:
-    packer = zlib.compressobj(wbits=31)
-    packed = packer.compress(orjson.dumps(completion())) + packer.flush()
-    upstream.play(reply(packed, headers=[("Content-Encoding", "gzip")]))
+    packed = pack(orjson.dumps(completion()))
+    upstream.play(reply(packed, headers=[("Content-Encoding", encoding)]))
     async with proxy.session.post(
         f"{proxy.base_url}/chat/completions",
         json={"model": "gpt-4o", "messages": HELLO},
-        headers=proxy.headers | {"Accept-Encoding": "gzip"},
+        headers=proxy.headers | {"Accept-Encoding": encoding},
         auto_decompress=False,
     ) as answer:
-        assert answer.headers["Content-Encoding"] == "gzip"
+        assert answer.headers["Content-Encoding"] == encoding
         assert await answer.read() == packed
-    assert upstream.requests[0].header("Accept-Encoding") == "gzip"
+    assert upstream.requests[0].header("Accept-Encoding") == encoding
     (row,) = await proxy.settled()
     assert (row["output_tokens"], row["counted_by"]) == (3, "upstream")
     assert row["bytes_out"] == len(packed)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "compress"])
+async def test_an_answer_that_cannot_be_unpacked_is_relayed_and_estimated(
+    proxy: Proxy, upstream: FakeUpstream, encoding: str
+) -> None:
+    upstream.play(reply(b"not packed at all", headers=[("Content-Encoding", encoding)]))
+    async with proxy.session.post(
+        f"{proxy.base_url}/chat/completions",
+        json={"model": "gpt-4o", "messages": HELLO},
+        headers=proxy.headers,
+        auto_decompress=False,
+    ) as answer:
+        assert await answer.read() == b"not packed at all"
+    (row,) = await proxy.settled()
+    assert (row["outcome"], row["counted_by"]) == ("ok", "estimate")
+    assert row["output_tokens"] > 0
 
 
 async def test_models_are_relayed_and_leave_no_row(proxy: Proxy, upstream: FakeUpstream) -> None:
@@ -291,7 +323,15 @@ async def test_models_are_relayed_and_leave_no_row(proxy: Proxy, upstream: FakeU
     assert proxy.rows() == []
 
 
-async def test_both_listeners_serve_the_data_plane_and_health(proxy: Proxy) -> None:
+async def test_both_listeners_serve_health_and_are_ready_once_the_tokenizer_is(
+    proxy: Proxy,
+) -> None:
+    async def reasons() -> list[str]:
+        async with proxy.session.get(f"{proxy.url}/readyz") as answer:
+            return (await answer.json()).get("reasons", [])
+
+    while unmet := await reasons():
+        assert unmet == ["tokenizer_loading"]
     for url in (proxy.url, proxy.admin_url):
         for path in ("/healthz", "/readyz"):
             async with proxy.session.get(url + path) as answer:

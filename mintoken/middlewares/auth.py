@@ -22,14 +22,16 @@ async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
     if ctx.access is Access.KEY:
         if request.app[STATE].draining:
             raise MintokenError(Code.SERVER_SHUTTING_DOWN, headers={"x-should-retry": "true"})
-        _refuse_duplicates(request)
+        _check_headers(request)
         ctx.asked = asked_level(request)
         ctx.owner = _owner(request, ctx.started_at)
         ctx.provider_key = _provider_key(request)
     return await handler(request)
 
 
-def _refuse_duplicates(request: web.Request) -> None:
+def _check_headers(request: web.Request) -> None:
+    if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+        raise MintokenError(Code.EXPECTATION_FAILED)
     for name in ("Authorization", PROVIDER_KEY, INTENSITY):
         if len(request.headers.getall(name, ())) > 1:
             raise MintokenError(Code.DUPLICATE_HEADER, f"Send {name} once.", param=name)

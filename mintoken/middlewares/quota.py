@@ -15,7 +15,6 @@ from mintoken.context import (
 )
 from mintoken.models import (
     Outcome,
-    QuotaCounts,
     Reservation,
     Settlement,
     Spoken,
@@ -54,7 +53,7 @@ def settle(app: web.Application, ctx: RequestContext, reservation: Reservation) 
             finish_reason=spoken.finish_reason[:50],
             upstream_request_id=ctx.upstream_request_id[:200],
             tokens=usage,
-            charged_tokens=charged(usage, app[CONFIG].quota.counts),
+            charged_tokens=usage.charged(app[CONFIG].quota.counts),
             first_byte_ms=ctx.first_byte_ms,
             duration_ms=duration_ms,
             bytes_out=ctx.bytes_out,
@@ -65,7 +64,13 @@ def settle(app: web.Application, ctx: RequestContext, reservation: Reservation) 
     if ctx.usage is not None or ctx.meter is None or ctx.turn is None:
         record(ctx.usage or TokenUsage())
     else:
-        app[TOKENIZER].measure_soon(spoken, ctx.turn.prompt, reservation.model, record)
+        app[TOKENIZER].measure_soon(
+            spoken,
+            ctx.turn.prompt,
+            reservation.model,
+            record,
+            prompt_bytes=reservation.bytes_in,
+        )
 
 
 def final_outcome(outcome: Outcome, spoken: Spoken) -> Outcome:
@@ -73,11 +78,6 @@ def final_outcome(outcome: Outcome, spoken: Spoken) -> Outcome:
     if outcome is Outcome.CLIENT_CLOSED and spoken.done:
         return Outcome.OK
     return outcome
-
-
-def charged(usage: TokenUsage, counts: QuotaCounts) -> int:
-    """The tokens that the quota counts of an exchange (contract §5)."""
-    return usage.output + (usage.input if counts is QuotaCounts.TOTAL else 0)
 
 
 def _log(ctx: RequestContext, reservation: Reservation, settlement: Settlement) -> None:

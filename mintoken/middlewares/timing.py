@@ -11,6 +11,7 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     if ctx is None:
         return
     headers = response.headers
+    headers.setdefault("Server", "mintoken")
     headers["X-Mintoken-Request-Id"] = ctx.id
     headers["X-Mintoken-Duration-Ms"] = str(ctx.elapsed_ms())
     if ctx.decision is not None:

@@ -1,0 +1,247 @@
+"""What an operator does to accounts and keys: make, find, change, rotate and end them."""
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from mintoken.keys import hash_key, mint_key, prefix
+from mintoken.models import Account, Directory, Intensity, Key
+from mintoken.stores.base import Store
+
+MONTHLY_TOKENS_LIMIT = 10**15
+"""More than anybody uses, and far from where 64 bits end."""
+NAME_CHARACTERS = 100
+NEVER = -1
+"""As an expiry: the key does not expire, even if it did before."""
+FIRST_ACCOUNT = "default"
+"""The account that a new database comes with."""
+
+_Named = TypeVar("_Named", Account, Key)
+
+
+class RefusedError(Exception):
+    """It cannot be done; the message says why and what to do instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A new key with its secret, to be shown once; nobody can get the secret back later."""
+
+    key: Key
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySettings:
+    """What can be set on a key; None leaves it as it is. `expires_at` is in UTC ms, or NEVER."""
+
+    name: str | None = None
+    intensity: Intensity | None = None
+    rpm: int | None = None
+    concurrency: int | None = None
+    expires_at: int | None = None
+
+    def apply(self, key: Key) -> Key:
+        """The key with these settings. Raises RefusedError for an unusable name."""
+        expires_at = key.expires_at if self.expires_at is None else self.expires_at
+        return replace(
+            key,
+            name=key.name if self.name is None else usable_name(self.name),
+            intensity=self.intensity or key.intensity,
+            rpm=key.rpm if self.rpm is None else self.rpm,
+            concurrency=key.concurrency if self.concurrency is None else self.concurrency,
+            expires_at=None if expires_at == NEVER else expires_at,
+        )
+
+
+def usable_name(name: str) -> str:
+    """The name without space around it. Raises RefusedError if people could not type or read it."""
+    name = name.strip()
+    if not name or len(name) > NAME_CHARACTERS or not name.isprintable():
+        raise RefusedError(f"A name has 1 to {NAME_CHARACTERS} printable characters.")
+    return name
+
+
+async def everything(store: Store) -> Directory:
+    """All accounts and keys. Raises StorageError."""
+    directory = await store.directory()
+    assert directory is not None, "nothing was known before"
+    return directory
+
+
+def find_account(directory: Directory, ref: str) -> Account:
+    """The account of this id or name. Raises RefusedError."""
+    return _find(directory.accounts, ref, "account")
+
+
+def find_key(directory: Directory, ref: str) -> Key:
+    """The key of this id, else the one in use of this name. Raises RefusedError."""
+    in_use = [key for key in directory.keys if key.revoked_at is None or key.id == ref]
+    return _find(in_use, ref, "key")
+
+
+def _find(records: Iterable[_Named], ref: str, kind: str) -> _Named:
+    found = [record for record in records if ref in (record.id, record.name)]
+    # An id is never ambiguous, even if somebody named another record like it.
+    found = [record for record in found if record.id == ref] or found
+    match found:
+        case [one]:
+            return one
+        case []:
+            raise RefusedError(f"No {kind} {ref!r} is in use. See 'mintoken {kind}s list'.")
+        case _:
+            ids = ", ".join(record.id for record in found)
+            raise RefusedError(f"Several {kind}s are named {ref!r}; give an id: {ids}")
+
+
+async def create_account(
+    store: Store, name: str, *, monthly_tokens: int = 0, now_ms: int
+) -> Account:
+    """A new account; 0 tokens is unlimited. Raises NameTakenError, RefusedError, StorageError."""
+    account = Account(
+        id=f"acc_{secrets.token_hex(8)}",
+        name=usable_name(name),
+        monthly_tokens=monthly_tokens,
+        created_at=now_ms,
+    )
+    await store.save(account)
+    return account
+
+
+async def update_account(
+    store: Store, ref: str, *, name: str | None = None, monthly_tokens: int | None = None
+) -> Account:
+    """Change what is given. Raises NameTakenError, RefusedError, StorageError."""
+    account = find_account(await everything(store), ref)
+    if name is not None:
+        account = replace(account, name=usable_name(name))
+    if monthly_tokens is not None:
+        account = replace(account, monthly_tokens=monthly_tokens)
+    await store.save(account)
+    return account
+
+
+async def create_key(
+    store: Store, secret: bytes, account_ref: str, settings: KeySettings, *, now_ms: int
+) -> Issued:
+    """A new key of an account; without a name it gets the next free one of `key-1`, `key-2` …
+
+    `secret` is the server's. Raises NameTakenError, RefusedError, StorageError.
+    """
+    directory = await everything(store)
+    account = find_account(directory, account_ref)
+    token = mint_key()
+    key = Key(
+        id=f"key_{secrets.token_hex(8)}",
+        account_id=account.id,
+        name=_free_name(directory, account),
+        prefix=prefix(token),
+        hash=hash_key(secret, token),
+        intensity=Intensity.FULL,
+        created_at=now_ms,
+    )
+    key = settings.apply(key)
+    await store.save(key)
+    return Issued(key, token)
+
+
+def _free_name(directory: Directory, account: Account) -> str:
+    taken = {key.name for key in directory.keys if key.account_id == account.id}
+    return next(name for n in range(1, len(taken) + 2) if (name := f"key-{n}") not in taken)
+
+
+async def first_key(store: Store, secret: bytes, *, now_ms: int) -> Issued | None:
+    """A key for a store that has none, not even an ended one; None if it has. Raises StorageError.
+
+    It belongs to the account `default`, or to the oldest one if that was renamed.
+    """
+    directory = await everything(store)
+    if directory.keys:
+        return None
+    accounts = sorted(directory.accounts, key=lambda account: account.name != FIRST_ACCOUNT)
+    return await create_key(store, secret, accounts[0].id, KeySettings(name="first"), now_ms=now_ms)
+
+
+async def update_key(store: Store, ref: str, settings: KeySettings) -> Key:
+    """Change what is given. Raises NameTakenError, RefusedError, StorageError."""
+    key = settings.apply(find_key(await everything(store), ref))
+    await store.save(key)
+    return key
+
+
+async def rotate_key(
+    store: Store, secret: bytes, ref: str, *, overlap_ms: int, now_ms: int
+) -> Issued:
+    """A new key with the name and settings of an old one, which expires after the overlap.
+
+    The old one gets its id behind its name. Raises RefusedError when it has ended already.
+    """
+    old = find_key(await everything(store), ref)
+    if state(old, now_ms=now_ms) != "active":
+        raise RefusedError(f"Key {old.name!r} has ended. Create a new one instead.")
+    token = mint_key()
+    new = replace(
+        old,
+        id=f"key_{secrets.token_hex(8)}",
+        prefix=prefix(token),
+        hash=hash_key(secret, token),
+        created_at=now_ms,
+    )
+    end = now_ms + overlap_ms
+    end = end if old.expires_at is None else min(end, old.expires_at)
+    await store.save(replace(old, name=f"{old.name} ({old.id})", expires_at=end))
+    await store.save(new)
+    return Issued(new, token)
+
+
+async def revoke_key(store: Store, ref: str, *, now_ms: int) -> Key:
+    """End a key at once and for good; doing it again changes nothing."""
+    key = find_key(await everything(store), ref)
+    if key.revoked_at is None:
+        key = replace(key, revoked_at=now_ms)
+        await store.save(key)
+    return key
+
+
+def state(key: Key, *, now_ms: int) -> str:
+    """`active`, `expired` or `revoked`."""
+    if key.revoked_at is not None:
+        return "revoked"
+    expired = key.expires_at is not None and key.expires_at <= now_ms
+    return "expired" if expired else "active"
+
+
+def utc_text(ms: int | None) -> str | None:
+    """A time for people and programs: ISO 8601 in UTC, in whole seconds; None stays None."""
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def account_document(account: Account) -> dict[str, object]:
+    """An account as JSON shows it."""
+    return {
+        "id": account.id,
+        "name": account.name,
+        "monthly_tokens": account.monthly_tokens,
+        "created_at": utc_text(account.created_at),
+    }
+
+
+def key_document(key: Key, directory: Directory, *, now_ms: int) -> dict[str, object]:
+    """A key as JSON shows it, without its secret and without its hash."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "account": find_account(directory, key.account_id).name,
+        "prefix": key.prefix,
+        "state": state(key, now_ms=now_ms),
+        "intensity": key.intensity.value,
+        "rpm": key.rpm,
+        "concurrency": key.concurrency,
+        "created_at": utc_text(key.created_at),
+        "expires_at": utc_text(key.expires_at),
+        "revoked_at": utc_text(key.revoked_at),
+    }

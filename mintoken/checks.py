@@ -1,0 +1,160 @@
+"""What `mintoken check` looks at: is this installation fit to serve."""
+
+import asyncio
+import re
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import aiohttp
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
+
+from mintoken.config import Config
+from mintoken.errors import ConfigError, StorageError, TokenizerError
+from mintoken.keys import SECRET_FILE, server_secret
+from mintoken.prompts import load_prompts
+from mintoken.stores import sqlite_file
+from mintoken.stores.sqlite import open_sqlite
+from mintoken.tokens import Tokenizer
+
+OLDEST_SQLITE = (3, 38)
+"""The first with the operator ->> that the store's statements use."""
+OLDEST_AIOHTTP = (3, 14, 4)
+"""Older ones have known holes."""
+DATABASE_FILE = "mintoken.db"
+NOT_THERE = "not there yet; the first start makes it"
+
+Clock = Callable[[], int]
+
+
+class Verdict(StrEnum):
+    """BAD makes the command fail, WARN does not."""
+
+    OK = "ok"
+    WARN = "warn"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    check: str
+    verdict: Verdict
+    detail: str
+
+
+def examine(config: Config, *, clock_ms: Clock, accounts: bool = False) -> list[Finding]:
+    """Look at everything (blocks), at the sums of the accounts only if asked to; creates nothing.
+
+    `clock_ms` gives UTC milliseconds.
+    """
+    data_dir = config.storage.data_dir
+    looks: dict[str, Callable[[], Iterator[Finding]]] = {
+        "data directory": lambda: _data_dir(data_dir),
+        "server secret": lambda: _server_secret(data_dir),
+        "database": lambda: _database(data_dir / DATABASE_FILE, clock_ms),
+        "accounts": lambda: _accounts(data_dir, clock_ms) if accounts else iter(()),
+        "tokenizer": lambda: _tokenizer(config.tiktoken_cache_dir),
+        "prompts": _prompts,
+        "SQLite": _sqlite,
+        "aiohttp": _aiohttp,
+    }
+    findings = [Finding("configuration", Verdict.OK, f"upstream {config.upstream.base_url}")]
+    for name, look in looks.items():
+        try:
+            findings += look()
+        except (OSError, sqlite3.Error, StorageError, ConfigError, TokenizerError) as error:
+            findings.append(Finding(name, Verdict.BAD, str(error)))
+    return findings
+
+
+def _data_dir(path: Path) -> Iterator[Finding]:
+    name = "data directory"
+    if not path.exists():
+        yield Finding(name, Verdict.OK, f"{path}: {NOT_THERE}")
+        return
+    yield Finding(name, *_privacy(path, 0o700))
+
+
+def _server_secret(data_dir: Path) -> Iterator[Finding]:
+    path = data_dir / SECRET_FILE
+    if not path.exists():
+        yield Finding("server secret", Verdict.OK, NOT_THERE)
+        return
+    server_secret(data_dir)
+    yield Finding("server secret", *_privacy(path, 0o600))
+
+
+def _privacy(path: Path, wanted: int) -> tuple[Verdict, str]:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        return Verdict.WARN, f"{path} is open to others ({mode:04o}); chmod {wanted:o} {path}"
+    return Verdict.OK, f"{path} ({mode:04o})"
+
+
+def _database(path: Path, clock_ms: Clock) -> Iterator[Finding]:
+    if not path.exists():
+        yield Finding("database", Verdict.OK, NOT_THERE)
+        return
+    asyncio.run(sqlite_file.ensure(path, now_ms=clock_ms()))
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        [(version,)] = database.execute("PRAGMA user_version").fetchall()
+        problems = [line for (line,) in database.execute("PRAGMA integrity_check(10)")]
+    if problems == ["ok"]:
+        yield Finding("database", Verdict.OK, f"intact, schema version {version}")
+    else:
+        yield from (Finding("database", Verdict.BAD, problem) for problem in problems)
+
+
+def _accounts(data_dir: Path, clock_ms: Clock) -> Iterator[Finding]:
+    if not (data_dir / DATABASE_FILE).exists():
+        yield Finding("accounts", Verdict.OK, NOT_THERE)
+        return
+    wrong = asyncio.run(_audit(data_dir, clock_ms))
+    yield from (Finding("accounts", Verdict.BAD, line) for line in wrong)
+    if not wrong:
+        yield Finding("accounts", Verdict.OK, "every month's counters are the sums of its rows")
+
+
+async def _audit(data_dir: Path, clock_ms: Clock) -> list[str]:
+    store = await open_sqlite(data_dir, clock_ms=clock_ms)
+    try:
+        return await store.audit()
+    finally:
+        await store.close()
+
+
+def _tokenizer(cache_dir: Path | None) -> Iterator[Finding]:
+    tokenizer = Tokenizer(cache_dir)
+    tokenizer.load()
+    tokenizer.close()
+    yield Finding("tokenizer", Verdict.OK, "loads without a network")
+
+
+def _prompts() -> Iterator[Finding]:
+    yield Finding("prompts", Verdict.OK, f"version {load_prompts().version}")
+
+
+def _sqlite() -> Iterator[Finding]:
+    good = sqlite3.sqlite_version_info >= OLDEST_SQLITE
+    needed = "" if good else f"; {'.'.join(map(str, OLDEST_SQLITE))} or newer is needed"
+    yield Finding("SQLite", _verdict(good=good), f"{sqlite3.sqlite_version}{needed}")
+
+
+def _aiohttp() -> Iterator[Finding]:
+    version = tuple(map(int, re.findall(r"\d+", aiohttp.__version__)[:3]))
+    good = version >= OLDEST_AIOHTTP
+    needed = "" if good else f"; {'.'.join(map(str, OLDEST_AIOHTTP))} or newer is needed"
+    yield Finding("aiohttp", _verdict(good=good), f"{aiohttp.__version__}{needed}")
+    fast = HttpRequestParser is not HttpRequestParserPy
+    detail = "the C parser" if fast else "the slow parser in Python; install aiohttp's binary wheel"
+    yield Finding("HTTP parser", _verdict(good=fast), detail)
+
+
+def _verdict(*, good: bool) -> Verdict:
+    return Verdict.OK if good else Verdict.BAD

@@ -1,0 +1,58 @@
+"""The command line; one group of commands per file."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from mintoken import __version__
+from mintoken.admin import RefusedError
+from mintoken.cli.accounts import accounts
+from mintoken.cli.base import ConfigPath
+from mintoken.cli.keys import keys
+from mintoken.cli.server import check, demo, serve
+from mintoken.cli.usage import usage
+from mintoken.errors import ConfigError, NameTakenError, StorageError
+
+FAILED, MISCONFIGURED = 1, 78
+"""Exit codes (contract §8); 2, for misuse, is typer's own."""
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(accounts, name="accounts")
+app.add_typer(keys, name="keys")
+for command in (serve, demo, usage, check):
+    app.command()(command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command, by default that of the process's own arguments; its exit code."""
+    try:
+        app(args=None if argv is None else list(argv), prog_name="mintoken")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except ConfigError as error:
+        _complain(*error.problems)
+        return MISCONFIGURED
+    except OSError as error:
+        _complain(error.strerror or str(error))
+    except (StorageError, NameTakenError, RefusedError) as error:
+        _complain(str(error))
+    return FAILED
+
+
+def _complain(*problems: str) -> None:
+    for problem in problems:
+        print(f"mintoken: {problem}", file=sys.stderr)
+
+
+@app.callback()
+def _root(
+    config: ConfigPath = None,
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """A drop-in LLM proxy that makes answers shorter."""
+    if version:
+        print(__version__)
+        raise typer.Exit

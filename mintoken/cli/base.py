@@ -1,0 +1,86 @@
+"""What the commands share: options, the open store, the clock, and how one record is shown."""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from mintoken import tables
+from mintoken.config import Config, load_config
+from mintoken.stores.base import Store
+from mintoken.stores.sqlite import open_sqlite
+
+_T = TypeVar("_T")
+
+
+def _remembered(context: typer.Context, path: Path | None) -> Path | None:
+    """`--config` counts before the command and after it; the one after it wins."""
+    root = context.find_root()
+    root.obj = path or root.obj
+    return root.obj if isinstance(root.obj, Path) else None
+
+
+ConfigPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        callback=_remembered,
+        metavar="PATH",
+        help="The configuration file; else $MINTOKEN_CONFIG, else ./config.toml if it is there.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NewName = Annotated[str | None, typer.Option(metavar="TEXT", help="A name for people.")]
+
+
+def configured(path: Path | None) -> Config:
+    """The configuration. Raises ConfigError."""
+    return load_config(path, os.environ)
+
+
+def in_store(config: Config, work: Callable[[Store], Awaitable[_T]]) -> _T:
+    """Do something in the store, and close it again. Raises StorageError, and what `work` does."""
+
+    async def opened() -> _T:
+        store = await open_sqlite(config.storage.data_dir, clock_ms=now_ms)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(opened())
+
+
+def now_ms() -> int:
+    """UTC milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def this_month() -> str:
+    """The UTC calendar month, as `2026-11`."""
+    return datetime.fromtimestamp(now_ms() / 1000, UTC).strftime("%Y-%m")
+
+
+def show(document: Mapping[str, object], sentence: str, *, as_json: bool) -> None:
+    """Print what a command did: the document for programs, the sentence for people."""
+    if as_json:
+        tables.print_json(document)
+    else:
+        print(sentence)
+
+
+def show_list(
+    rows: list[dict[str, object]], columns: Mapping[str, str], *, as_json: bool, if_empty: str
+) -> None:
+    """Print records: all their fields for programs, a table for people."""
+    if as_json:
+        tables.print_json(rows)
+    elif rows:
+        tables.print_table(rows, columns)
+    else:
+        print(if_empty)

@@ -1,0 +1,203 @@
+"""`mintoken keys`: the keys that applications send."""
+
+import re
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+
+import typer
+
+from mintoken import admin, tables
+from mintoken.cli.base import (
+    AsJson,
+    ConfigPath,
+    NewName,
+    configured,
+    in_store,
+    now_ms,
+    show,
+    show_list,
+)
+from mintoken.config import Config
+from mintoken.keys import server_secret
+from mintoken.models import Directory, Intensity
+from mintoken.stores.base import Store
+
+_T = TypeVar("_T")
+
+COLUMNS = {
+    "id": "ID",
+    "name": "Name",
+    "account": "Account",
+    "prefix": "Starts with",
+    "state": "State",
+    "intensity": "Level",
+    "rpm": "Per minute",
+    "concurrency": "At once",
+    "created_at": "Created",
+    "expires_at": "Expires",
+}
+UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+LIMIT = 10**9
+
+KeyRef = Annotated[str, typer.Argument(metavar="ID", help="The key's id or name.")]
+Level = Annotated[
+    Intensity | None,
+    typer.Option(help="The level for requests that name none.", show_default="full"),
+]
+Expiry = Annotated[
+    str | None, typer.Option(metavar="DATE", help="ISO 8601 date or time, in UTC; or 'never'.")
+]
+PerMinute = Annotated[
+    int | None, typer.Option(min=0, max=LIMIT, help="Requests a minute; 0 is no limit.")
+]
+AtOnce = Annotated[
+    int | None, typer.Option(min=0, max=LIMIT, help="Requests at the same time; 0 is no limit.")
+]
+
+keys = typer.Typer(help="The mt_live_... keys that applications send.", no_args_is_help=True)
+
+
+@keys.command()
+def create(
+    account: Annotated[
+        str, typer.Option(metavar="NAME", help="Whose key; an account's name or id.")
+    ] = admin.FIRST_ACCOUNT,
+    name: NewName = None,
+    intensity: Level = None,
+    expires: Expiry = None,
+    rpm: PerMinute = None,
+    concurrency: AtOnce = None,
+    config: ConfigPath = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and print it, this one time."""
+    settings = admin.KeySettings(
+        name=name,
+        intensity=intensity,
+        rpm=rpm,
+        concurrency=concurrency,
+        expires_at=_expiry_ms(expires),
+    )
+    options = configured(config)
+    issued = _in_store(
+        options,
+        lambda store: admin.create_key(store, _secret(options), account, settings, now_ms=now_ms()),
+    )
+    _show_issued(*issued, as_json=as_json)
+
+
+@keys.command("list")
+def list_(config: ConfigPath = None, *, as_json: AsJson = False) -> None:
+    """Show the keys, without their secrets."""
+    directory = in_store(configured(config), admin.everything)
+    rows = [admin.key_document(key, directory, now_ms=now_ms()) for key in directory.keys]
+    show_list(rows, COLUMNS, as_json=as_json, if_empty="There is no key yet.")
+
+
+@keys.command()
+def update(
+    key: KeyRef,
+    name: NewName = None,
+    intensity: Level = None,
+    expires: Expiry = None,
+    rpm: PerMinute = None,
+    concurrency: AtOnce = None,
+    config: ConfigPath = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Change what is given; a running server follows within a second."""
+    settings = admin.KeySettings(
+        name=name,
+        intensity=intensity,
+        rpm=rpm,
+        concurrency=concurrency,
+        expires_at=_expiry_ms(expires),
+    )
+    changed, directory = _in_store(
+        configured(config), lambda store: admin.update_key(store, key, settings)
+    )
+    document = admin.key_document(changed, directory, now_ms=now_ms())
+    show(document, f"Key {changed.name} is changed.", as_json=as_json)
+
+
+@keys.command()
+def rotate(
+    key: KeyRef,
+    overlap: Annotated[
+        str, typer.Option(metavar="TIME", help="How long the old one still works: 30m, 24h, 7d.")
+    ] = "24h",
+    config: ConfigPath = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Make a new key with the same name and settings; the old one ends after the overlap."""
+    options, overlap_ms = configured(config), _duration_ms(overlap)
+    issued = _in_store(
+        options,
+        lambda store: admin.rotate_key(
+            store, _secret(options), key, overlap_ms=overlap_ms, now_ms=now_ms()
+        ),
+    )
+    _show_issued(*issued, as_json=as_json)
+
+
+@keys.command()
+def revoke(key: KeyRef, config: ConfigPath = None, *, as_json: AsJson = False) -> None:
+    """End a key for good; a running server refuses it within a second."""
+    ended, directory = _in_store(
+        configured(config), lambda store: admin.revoke_key(store, key, now_ms=now_ms())
+    )
+    document = admin.key_document(ended, directory, now_ms=now_ms())
+    show(document, f"Key {ended.name} is revoked.", as_json=as_json)
+
+
+def _secret(config: Config) -> bytes:
+    return server_secret(config.storage.data_dir)
+
+
+def _in_store(config: Config, work: Callable[[Store], Awaitable[_T]]) -> tuple[_T, Directory]:
+    """What the work makes, and all accounts and keys after it."""
+
+    async def both(store: Store) -> tuple[_T, Directory]:
+        return await work(store), await admin.everything(store)
+
+    return in_store(config, both)
+
+
+def _show_issued(issued: admin.Issued, directory: Directory, *, as_json: bool) -> None:
+    document = admin.key_document(issued.key, directory, now_ms=now_ms())
+    if as_json:
+        tables.print_json({"id": issued.key.id, "key": issued.token} | document)
+    else:
+        print(f"Key {issued.key.name} of account {document['account']}, shown this one time:\n")
+        print(f"  {issued.token}\n")
+
+
+def _expiry_ms(text: str | None) -> int | None:
+    """The moment in UTC milliseconds; a date is its first moment, a time without zone is UTC."""
+    if text is None:
+        return None
+    if text == "never":
+        return admin.NEVER
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0, int(moment.timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text!r} is no date. Give one like 2027-01-31 or 2027-01-31T18:00Z, or 'never'.",
+            param_hint="--expires",
+        ) from None
+
+
+def _duration_ms(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,6})([smhd])|0", text)
+    if match is None:
+        raise typer.BadParameter(
+            f"{text!r} is no time. Give one like 30m, 24h, 7d or 0.", param_hint="--overlap"
+        )
+    return int(match[1] or 0) * UNIT_MS[match[2] or "s"]

@@ -1,0 +1,91 @@
+"""`mintoken serve`, `demo` and `check`.
+
+What they need is imported when they run: it takes most of a second, which other commands save.
+"""
+
+import os
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from mintoken import admin, tables
+from mintoken.cli.base import AsJson, ConfigPath, configured, in_store, now_ms
+from mintoken.config import Address
+from mintoken.keys import server_secret
+
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell callers a usable one
+FIRST_KEY = """\
+This is the first start, so here is a key, shown this one time:
+
+  {token}
+
+Ask with curl, with your provider's key in $OPENAI_API_KEY:
+
+  curl {base_url}/chat/completions \\
+    -H "Authorization: Bearer {token}" \\
+    -H "X-Provider-Key: $OPENAI_API_KEY" \\
+    -H "Content-Type: application/json" \\
+    -d '{{"model": "gpt-4o-mini", "messages": [{{"role": "user", "content": "What is a mutex?"}}]}}'
+
+or from Python, with the official SDK:
+
+  import os
+  from openai import OpenAI
+
+  client = OpenAI(
+      base_url="{base_url}",
+      api_key="{token}",
+      default_headers={{"X-Provider-Key": os.environ["OPENAI_API_KEY"]}},
+  )
+  answer = client.chat.completions.create(
+      model="gpt-4o-mini", messages=[{{"role": "user", "content": "What is a mutex?"}}]
+  )
+  print(answer.choices[0].message.content)
+"""
+
+
+def serve(config: ConfigPath = None) -> None:
+    """Run the proxy until SIGTERM or Ctrl-C; the very first start makes a key and prints it."""
+    from mintoken.server import run
+
+    options = configured(config)
+    secret = lambda: server_secret(options.storage.data_dir)
+    issued = in_store(options, lambda store: admin.first_key(store, secret(), now_ms=now_ms()))
+    if issued is not None:
+        base_url = _base_url(options.server.listen)
+        print(FIRST_KEY.format(token=issued.token, base_url=base_url), flush=True)
+    raise typer.Exit(run(options, notify_socket=os.environ.get("NOTIFY_SOCKET", "")))
+
+
+def _base_url(listen: Address) -> str:
+    """Where a caller on this machine finds the server."""
+    return f"http://{Address(ANYWHERE.get(listen.host, listen.host), listen.port)}/v1"
+
+
+def demo(*, as_json: AsJson = False) -> None:
+    """Show the whole path offline: a stand-in provider, the proxy, two answers, their usage."""
+    from mintoken.demo import run_demo
+
+    run_demo(as_json=as_json)
+
+
+def check(
+    config: ConfigPath = None,
+    *,
+    accounts: Annotated[
+        bool, typer.Option("--accounts", help="Also add up every usage row.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Examine this installation; it fails if anything is bad."""
+    from mintoken.checks import Verdict, examine
+
+    findings = examine(configured(config), clock_ms=now_ms, accounts=accounts)
+    good = all(finding.verdict is not Verdict.BAD for finding in findings)
+    rows = [asdict(finding) for finding in findings]
+    if as_json:
+        tables.print_json({"ok": good, "checks": rows})
+    else:
+        tables.print_table(rows, {"check": "Check", "verdict": "", "detail": "Found"})
+    raise typer.Exit(0 if good else 1)

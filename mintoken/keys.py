@@ -1,0 +1,102 @@
+"""Mintoken's own keys: their format and checksum, their keyed hash, and the server's secret."""
+
+import hmac
+import os
+import re
+import secrets
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from mintoken.errors import ConfigError
+
+SECRET_FILE = "server_secret"  # noqa: S105 - the file's name
+SECRET_BYTES = 32
+
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_START = "mt_live_"
+_RANDOM_CHARACTERS = 32
+_CHECKSUM_CHARACTERS = 6
+_FORMAT = re.compile(rf"{_START}[0-9A-Za-z]{{{_RANDOM_CHARACTERS + _CHECKSUM_CHARACTERS}}}")
+
+
+def mint_key(random_below: Callable[[int], int] = secrets.randbelow) -> str:
+    """A fresh key (contract §2); `random_below(n)` draws from 0 to n - 1."""
+    characters = (_ALPHABET[random_below(len(_ALPHABET))] for _ in range(_RANDOM_CHARACTERS))
+    body = _START + "".join(characters)
+    return body + _checksum(body)
+
+
+def is_well_formed(token: str) -> bool:
+    """Does it have a key's format and checksum? Says nothing about whether the key exists."""
+    if _FORMAT.fullmatch(token) is None:
+        return False
+    body, checksum = token[:-_CHECKSUM_CHARACTERS], token[-_CHECKSUM_CHARACTERS:]
+    return _checksum(body) == checksum
+
+
+def hash_key(secret: bytes, token: str) -> bytes:
+    """The only form in which a key is stored: its HMAC-SHA256 under the server's secret."""
+    return hmac.digest(secret, token.encode(errors="surrogatepass"), "sha256")
+
+
+def prefix(token: str) -> str:
+    """The part of a key that is kept for display."""
+    return token[:12]
+
+
+def server_secret(data_dir: Path) -> bytes:
+    """The secret of this data directory (32 bytes), made on the first start.
+
+    Raises ConfigError when the file holds anything else: the keys in the database are then of no
+    use, and a new secret would hide that. Raises OSError when it cannot be read or written.
+    """
+    path = data_dir / SECRET_FILE
+    if not path.exists():
+        _create_secret(path)
+    secret = path.read_bytes()
+    if len(secret) != SECRET_BYTES:
+        raise ConfigError(
+            [
+                f"{path} holds {len(secret)} bytes, a server secret has {SECRET_BYTES}. "
+                "Restore it from a backup; if you delete it, every key has to be created anew."
+            ]
+        )
+    return secret
+
+
+def _create_secret(path: Path) -> None:
+    """Whoever links first wins; nobody ever sees a half-written secret."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(draft, "xb", opener=_owner_only) as file:
+            file.write(secrets.token_bytes(SECRET_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    except FileExistsError:
+        return
+    finally:
+        draft.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+def _owner_only(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _checksum(body: str) -> str:
+    """CRC32 in base 62, most significant digit first."""
+    number, digits = zlib.crc32(body.encode()), ""
+    for _ in range(_CHECKSUM_CHARACTERS):
+        number, digit = divmod(number, len(_ALPHABET))
+        digits = _ALPHABET[digit] + digits
+    return digits

@@ -1,0 +1,226 @@
+"""The SQLite database: accounts, keys, usage rows and month counters in one file."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TypeVar, assert_never
+
+import aiosqlite
+
+from mintoken.errors import NameTakenError, StorageError
+from mintoken.models import (
+    Account,
+    Admission,
+    Directory,
+    GroupBy,
+    Key,
+    QuotaCounts,
+    Reservation,
+    UsageLine,
+)
+from mintoken.stores import sqlite_file
+from mintoken.stores import sqlite_rows as rows
+from mintoken.stores.base import Batch
+from mintoken.stores.locks import LedgerLock, WorkerLock, find_workers, make_private_folder
+from mintoken.stores.sqlite_file import translated
+
+_T = TypeVar("_T")
+
+_WAL_LIMIT_BYTES = 4 * 1024 * 1024
+
+
+async def open_sqlite(data_dir: Path, *, clock_ms: Callable[[], int]) -> "SqliteStore":
+    """Open the database in `data_dir`, and create what is absent (modes 0700 and 0600).
+
+    `clock_ms` gives UTC milliseconds. Raises ForeignDatabaseError, with the file untouched, if it
+    is not a Mintoken database, is damaged or of a newer version, and StorageError otherwise.
+    """
+    with translated():
+        make_private_folder(data_dir)
+        lock = LedgerLock(data_dir / "ledger.lock")
+        try:
+            async with lock:
+                return await _open_locked(data_dir, lock, clock_ms())
+        except BaseException:
+            lock.close()
+            raise
+
+
+async def _open_locked(data_dir: Path, lock: LedgerLock, now_ms: int) -> "SqliteStore":
+    path = data_dir / "mintoken.db"
+    await sqlite_file.ensure(path, now_ms=now_ms)
+    async with AsyncExitStack() as connections:
+        writer = await connections.enter_async_context(sqlite_file.connect(path, mode="rw"))
+        await sqlite_file.prepare(writer, wal_limit_bytes=_WAL_LIMIT_BYTES)
+        reader = await connections.enter_async_context(sqlite_file.connect(path, mode="ro"))
+        return SqliteStore(path, lock, writer, reader, connections.pop_all())
+
+
+class SqliteStore:
+    """A `base.Store`; `open_sqlite` makes one. To be opened after a fork, and closed."""
+
+    def __init__(
+        self,
+        path: Path,
+        lock: LedgerLock,
+        writer: aiosqlite.Connection,
+        reader: aiosqlite.Connection,
+        connections: AsyncExitStack,
+    ) -> None:
+        self._path = path
+        self._wal = path.with_name(path.name + "-wal")
+        self._workers = path.parent / "workers"
+        self._lock = lock
+        self._writer = writer
+        self._reader = reader
+        self._connections = connections
+        self._turn = asyncio.Lock()
+        self._writes: set[asyncio.Task[object]] = set()
+        self._worker: WorkerLock | None = None
+        self._unlimited: frozenset[str] = frozenset()
+
+    async def directory(self, known_revision: int = -1) -> Directory | None:
+        with translated():
+            [(revision,)] = await self._reader.execute_fetchall("SELECT revision FROM directory")
+        if revision == known_revision:
+            return None
+        async with self._snapshot() as snapshot:
+            [(revision,)] = await snapshot.execute_fetchall("SELECT revision FROM directory")
+            accounts = tuple(map(rows.account, await snapshot.execute_fetchall(rows.ALL_ACCOUNTS)))
+            keys = tuple(map(rows.key, await snapshot.execute_fetchall(rows.ALL_KEYS)))
+        self._unlimited = frozenset(a.id for a in accounts if a.monthly_tokens == 0)
+        return Directory(revision, accounts, keys)
+
+    async def save(self, record: Account | Key) -> None:
+        await self._write(partial(self._upsert, record))
+
+    async def commit(self, batch: Batch) -> Mapping[str, Admission]:
+        if not (batch.settlements or batch.progress or batch.reservations):
+            return {}
+        return await self._write(partial(self._apply, batch))
+
+    async def recover(self, *, counts: QuotaCounts) -> int:
+        crashed, dead = await self._write(partial(self._settle_crashed, counts))
+        with translated():
+            for path in dead:
+                path.unlink(missing_ok=True)
+        return crashed
+
+    async def report(
+        self, *, month: str, group_by: GroupBy, account_id: str | None = None
+    ) -> list[UsageLine]:
+        asked = {"month": month, "group_by": group_by.value, "account_id": account_id}
+        async with self._snapshot() as snapshot:
+            lines = await snapshot.execute_fetchall(rows.REPORT, asked)
+        return [rows.usage_line(group_by, line) for line in lines]
+
+    async def audit(self) -> list[str]:
+        async with self._snapshot() as snapshot:
+            lines = await snapshot.execute_fetchall(rows.AUDIT)
+        return [rows.discrepancy(*line) for line in lines]
+
+    async def close(self) -> None:
+        with translated():
+            async with self._turn:
+                if self._lock.closed:
+                    return
+                # The last connection to close checkpoints, so it should hold the lock; whoever
+                # keeps the lock that long has a connection of its own, and this is not the last.
+                with suppress(StorageError):
+                    await self._lock.acquire()
+                if self._worker is not None:
+                    self._worker.release()
+                try:
+                    await self._connections.aclose()
+                finally:
+                    self._lock.close()
+
+    @asynccontextmanager
+    async def _snapshot(self) -> AsyncIterator[aiosqlite.Connection]:
+        """A connection for one question, so that long questions hold up no others."""
+        with translated():
+            async with sqlite_file.connect(self._path, mode="ro") as snapshot:
+                await snapshot.executescript(
+                    "PRAGMA query_only=ON; PRAGMA trusted_schema=OFF; BEGIN"
+                )
+                yield snapshot
+
+    async def _write(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Do the work in a transaction of its own, to its end even if the caller is cancelled."""
+        task = asyncio.create_task(self._transact(work), name="sqlite write")
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        return await asyncio.shield(task)
+
+    async def _transact(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        with translated():
+            async with self._turn, self._lock:
+                try:
+                    result = await work()
+                    await self._writer.commit()
+                except BaseException:
+                    await self._writer.rollback()
+                    raise
+                await self._checkpoint_if_due()
+                return result
+
+    async def _checkpoint_if_due(self) -> None:
+        # PASSIVE never waits for a reader; the next commit then starts the WAL over and cuts it to
+        # journal_size_limit. What it cannot do now is done after a later commit.
+        with suppress(sqlite3.Error, OSError):
+            if self._wal.stat().st_size > _WAL_LIMIT_BYTES:
+                await self._writer.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+
+    async def _apply(self, batch: Batch) -> dict[str, Admission]:
+        if batch.settlements:
+            await self._writer.executemany(rows.SETTLE, map(rows.SETTLEMENT_ROW, batch.settlements))
+        if batch.progress:
+            await self._writer.executemany(
+                rows.NOTE_PROGRESS, map(rows.PROGRESS_ROW, batch.progress)
+            )
+        if batch.reservations:
+            return await self._reserve(batch.reservations)
+        return {}
+
+    async def _reserve(self, reservations: Sequence[Reservation]) -> dict[str, Admission]:
+        if self._worker is None:
+            self._worker = WorkerLock(self._workers)
+        worker = self._worker.worker
+        inserted = await self._writer.executemany(
+            rows.RESERVE,
+            ((*rows.RESERVATION_ROW(reservation), worker) for reservation in reservations),
+        )
+        # One trip to the database less, for those whose tokens nobody asks about. The limits are
+        # those of the last directory read, but who is admitted was decided by the statement.
+        if inserted.rowcount == len(reservations) and self._unlimited.issuperset(
+            reservation.account_id for reservation in reservations
+        ):
+            return {r.id: Admission(admitted=True, used=0, limit=0) for r in reservations}
+        asked = json.dumps([(r.id, r.account_id, r.month) for r in reservations])
+        answers = await self._writer.execute_fetchall(rows.ADMISSIONS, (asked,))
+        return dict(map(rows.admission, answers))
+
+    async def _settle_crashed(self, counts: QuotaCounts) -> tuple[int, list[Path]]:
+        living, dead = find_workers(self._workers)
+        cursor = await self._writer.execute(rows.RECOVER, (counts.value, json.dumps(living)))
+        return cursor.rowcount, dead
+
+    async def _upsert(self, record: Account | Key) -> None:
+        try:
+            match record:
+                case Account():
+                    await self._writer.execute(rows.SAVE_ACCOUNT, rows.ACCOUNT_ROW(record))
+                case Key():
+                    await self._writer.execute(rows.SAVE_KEY, rows.KEY_ROW(record))
+                case _:
+                    assert_never(record)
+        except sqlite3.IntegrityError as error:
+            # The message names the columns, and nothing else does: "... failed: keys.name".
+            if str(error).startswith("UNIQUE") and str(error).endswith(".name"):
+                raise NameTakenError(f"The name {record.name!r} is taken.") from error
+            raise
+        self._unlimited = frozenset()

@@ -1,0 +1,186 @@
+"""The SQL of the SQLite store, and the one border where values become rows and rows values."""
+
+import sqlite3
+from datetime import date, timedelta
+from operator import attrgetter
+
+from mintoken.models import Account, Admission, GroupBy, Intensity, Key, UsageLine
+
+_EPOCH = date(1970, 1, 1)
+
+# Each getter gives the values of the statement below it, in the order of its parameters.
+SETTLEMENT_ROW = attrgetter(
+    "outcome.value",
+    "status",
+    "model_served",
+    "finish_reason",
+    "upstream_request_id",
+    "tokens.input",
+    "tokens.output",
+    "tokens.cached",
+    "tokens.reasoning",
+    "tokens.counted_by.value",
+    "charged_tokens",
+    "first_byte_ms",
+    "duration_ms",
+    "bytes_out",
+    "id",
+)
+SETTLE = """
+UPDATE usage SET outcome = ?, status = ?, model_served = ?, finish_reason = ?,
+    upstream_request_id = ?, input_tokens = ?, output_tokens = ?, cached_tokens = ?,
+    reasoning_tokens = ?, counted_by = ?, charged_tokens = ?, first_byte_ms = ?, duration_ms = ?,
+    bytes_out = ?
+WHERE id = ? AND outcome = 'reserved'"""
+
+PROGRESS_ROW = attrgetter("output_tokens", "bytes_out", "id")
+NOTE_PROGRESS = """
+UPDATE usage SET output_tokens = ?, bytes_out = ? WHERE id = ? AND outcome = 'reserved'"""
+
+RESERVATION_ROW = attrgetter(
+    "id",
+    "account_id",
+    "key_id",
+    "started_at",
+    "month",
+    "protocol",
+    "model",
+    "stream",
+    "intensity.value",
+    "reason",
+    "arm",
+    "prompt_version",
+    "injected_tokens",
+    "bytes_in",
+    "reserved_tokens",
+    "needed_tokens",
+)
+RESERVE = """
+INSERT INTO usage (id, account_id, key_id, started_at, month, protocol, model, stream, intensity,
+    reason, arm, prompt_version, injected_tokens, bytes_in, reserved_tokens, worker)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?17
+FROM accounts a LEFT JOIN month_usage m ON m.account_id = a.id AND m.month = ?5
+WHERE a.id = ?2
+    AND (a.monthly_tokens = 0
+        OR coalesce(m.used, 0) + coalesce(m.reserved, 0) + ?16 <= a.monthly_tokens)
+ON CONFLICT (id) DO NOTHING"""
+ADMISSIONS = """
+SELECT asked.value ->> 0, u.id IS NOT NULL, coalesce(m.used, 0), coalesce(a.monthly_tokens, 0)
+FROM json_each(?) asked
+LEFT JOIN usage u ON u.id = asked.value ->> 0
+LEFT JOIN accounts a ON a.id = asked.value ->> 1
+LEFT JOIN month_usage m ON m.account_id = a.id AND m.month = asked.value ->> 2"""
+
+RECOVER = """
+UPDATE usage SET outcome = 'crashed',
+    charged_tokens = output_tokens + iif(? = 'total', input_tokens, 0)
+WHERE outcome = 'reserved' AND worker NOT IN (SELECT value FROM json_each(?))"""
+
+ACCOUNT_ROW = attrgetter("id", "name", "monthly_tokens", "created_at")
+SAVE_ACCOUNT = """
+INSERT INTO accounts (id, name, monthly_tokens, created_at) VALUES (?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET name = excluded.name, monthly_tokens = excluded.monthly_tokens,
+    created_at = excluded.created_at"""
+ALL_ACCOUNTS = "SELECT id, name, monthly_tokens, created_at FROM accounts ORDER BY created_at, id"
+
+KEY_ROW = attrgetter(
+    "id",
+    "account_id",
+    "name",
+    "prefix",
+    "hash",
+    "intensity.value",
+    "rpm",
+    "concurrency",
+    "created_at",
+    "expires_at",
+    "revoked_at",
+)
+SAVE_KEY = """
+INSERT INTO keys (id, account_id, name, prefix, hash, intensity, rpm, concurrency, created_at,
+    expires_at, revoked_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id, name = excluded.name,
+    prefix = excluded.prefix, hash = excluded.hash, intensity = excluded.intensity,
+    rpm = excluded.rpm, concurrency = excluded.concurrency, created_at = excluded.created_at,
+    expires_at = excluded.expires_at, revoked_at = excluded.revoked_at"""
+ALL_KEYS = """
+SELECT id, account_id, name, prefix, hash, intensity, rpm, concurrency, created_at, expires_at,
+    revoked_at
+FROM keys ORDER BY created_at, id"""
+
+REPORT = """
+SELECT CASE :group_by WHEN 'day' THEN started_at / 86400000 WHEN 'key' THEN key_id
+        WHEN 'model' THEN model WHEN 'outcome' THEN outcome END,
+    count(*), sum(input_tokens), sum(output_tokens), sum(cached_tokens), sum(reasoning_tokens),
+    sum(injected_tokens), sum(charged_tokens)
+FROM usage
+WHERE month = :month AND outcome <> 'reserved'
+    AND (:account_id IS NULL OR account_id = :account_id)
+GROUP BY 1 ORDER BY 1"""
+
+AUDIT = """
+SELECT account_id, month, sum(used), sum(row_used), sum(reserved), sum(row_reserved),
+    sum(requests), sum(row_requests)
+FROM (
+    SELECT account_id, month, used, reserved, requests,
+        0 AS row_used, 0 AS row_reserved, 0 AS row_requests
+    FROM month_usage
+    UNION ALL
+    SELECT account_id, month, 0, 0, 0, sum(iif(outcome = 'reserved', 0, charged_tokens)),
+        sum(iif(outcome = 'reserved', reserved_tokens, 0)), count(*)
+    FROM usage GROUP BY account_id, month
+)
+GROUP BY account_id, month
+HAVING sum(used) <> sum(row_used) OR sum(reserved) <> sum(row_reserved)
+    OR sum(requests) <> sum(row_requests)
+ORDER BY account_id, month"""
+
+
+def account(row: sqlite3.Row) -> Account:
+    return Account(id=row[0], name=row[1], monthly_tokens=row[2], created_at=row[3])
+
+
+def key(row: sqlite3.Row) -> Key:
+    return Key(
+        id=row[0],
+        account_id=row[1],
+        name=row[2],
+        prefix=row[3],
+        hash=row[4],
+        intensity=Intensity(row[5]),
+        rpm=row[6],
+        concurrency=row[7],
+        created_at=row[8],
+        expires_at=row[9],
+        revoked_at=row[10],
+    )
+
+
+def admission(row: sqlite3.Row) -> tuple[str, Admission]:
+    return row[0], Admission(admitted=bool(row[1]), used=row[2], limit=row[3])
+
+
+def usage_line(group_by: GroupBy, row: sqlite3.Row) -> UsageLine:
+    group = row[0]
+    if group_by is GroupBy.DAY:
+        group = (_EPOCH + timedelta(days=group)).isoformat()
+    return UsageLine(
+        group=group,
+        requests=row[1],
+        input_tokens=row[2],
+        output_tokens=row[3],
+        cached_tokens=row[4],
+        reasoning_tokens=row[5],
+        injected_tokens=row[6],
+        charged_tokens=row[7],
+    )
+
+
+def discrepancy(account_id: str, month: str, *counters: int) -> str:
+    names = ("used", "reserved", "requests")
+    pairs = zip(names, counters[::2], counters[1::2], strict=True)
+    wrong = (
+        f"{name} is {kept}, its rows make {made}" for name, kept, made in pairs if kept != made
+    )
+    return f"account {account_id}, {month}: " + "; ".join(wrong)

@@ -1,0 +1,75 @@
+"""How lists are shown: as a table for people, as JSON or CSV for programs."""
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+import orjson
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Row = Mapping[str, object]
+
+PIPE_WIDTH = 1000
+"""Columns where the output is no terminal: a table is as wide as it needs to be."""
+
+
+def print_table(
+    rows: Sequence[Row], columns: Mapping[str, str], *, total: Row | None = None, title: str = ""
+) -> None:
+    """Print the fields that `columns` names by their headings; the total goes below a line."""
+    table = Table(box=box.SIMPLE_HEAD, show_footer=total is not None, title=title or None)
+    table.title_justify = "left"
+    for field, heading in columns.items():
+        right = all(isinstance(row[field], int) for row in rows) and bool(rows)
+        table.add_column(
+            heading,
+            _cell(total[field]) if total is not None else "",
+            justify="right" if right else "left",
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(_cell(row[field]) for field in columns))
+    console(sys.stdout).print(table)
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document."""
+    print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
+def print_csv(rows: Sequence[Row], fields: Sequence[str]) -> None:
+    """Print a header line, then one line per row."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(fields)
+    writer.writerows([_csv_cell(row[field]) for field in fields] for row in rows)
+
+
+def console(stream: TextIO) -> Console:
+    """Where to print for people; nothing is cut off in a pipe."""
+    width = None if stream.isatty() else PIPE_WIDTH
+    return Console(file=stream, width=width, highlight=False)
+
+
+def _cell(value: object) -> Text:
+    match value:
+        case None | "":
+            return Text("-", style="dim")
+        case bool():
+            return Text("yes" if value else "no")
+        case int():
+            return Text(f"{value:,}")
+        case _:
+            # A Text, because a name may look like markup. Callers choose the names of models, so
+            # what would steer the terminal is not shown.
+            return Text("".join(c if c.isprintable() else "\ufffd" for c in str(value)))
+
+
+def _csv_cell(value: object) -> object:
+    # A spreadsheet would run a model's name that starts like a formula.
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return value

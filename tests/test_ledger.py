@@ -1,0 +1,175 @@
+"""Every upstream request exactly once, quotas that hold, and what the dead leave behind."""
+
+import asyncio
+import random
+import signal
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import aiohttp
+from conftest import (
+    CHAT,
+    PROVIDER_CANARY,
+    Proxy,
+    Served,
+    StartProxy,
+    add_key,
+    audit,
+    eventually,
+)
+from fake_upstream import DONE, END, FakeUpstream, completion, delta, json_reply, stream_head
+
+from mintoken.models import Intensity
+
+KILLS = 20
+
+
+async def test_a_strict_quota_for_100_admits_exactly_100_of_200(
+    start_proxy: StartProxy, upstream: FakeUpstream
+) -> None:
+    proxy = await start_proxy(monthly_tokens=1000, quota_enforcement="strict")
+    usage = {"prompt_tokens": 1, "completion_tokens": 10, "total_tokens": 11}
+    upstream.default = [json_reply(completion(usage=usage))]
+    body = CHAT | {"max_completion_tokens": 10}
+    answers = await asyncio.gather(*(proxy.post(body) for _ in range(200)))
+    assert Counter(answer.status for answer in answers) == {200: 100, 429: 100}
+    rows = await proxy.settled(100)
+    assert sum(row["output_tokens"] for row in rows) == 1000
+    assert len(upstream.requests) == 100
+    assert await audit(proxy.data_dir) == []
+
+
+async def test_a_soft_quota_admits_while_anything_is_left(
+    start_proxy: StartProxy, upstream: FakeUpstream
+) -> None:
+    proxy = await start_proxy(monthly_tokens=5)
+    statuses = []
+    for count in range(3):
+        statuses.append((await proxy.post(CHAT | {"max_tokens": 2**63})).status)
+        await eventually(lambda: all(r["outcome"] != "reserved" for r in proxy.rows()))
+    assert statuses == [200, 200, 429], f"3 + 3 tokens of 5, then nothing: {count}"
+
+
+async def test_the_quota_can_count_all_tokens(start_proxy: StartProxy) -> None:
+    proxy = await start_proxy(monthly_tokens=100, quota_counts="total", quota_notice_at=0.1)
+    answer = await proxy.post()
+    assert answer.headers["X-Mintoken-Tokens-Used"] == "13"
+
+
+async def test_the_quota_is_shown_from_80_percent_on_with_this_request_in_it(
+    start_proxy: StartProxy,
+) -> None:
+    proxy = await start_proxy(monthly_tokens=10)
+    shown = []
+    for count in range(1, 4):
+        answer = await proxy.post()
+        shown.append(answer.headers.get("X-Mintoken-Tokens-Used"))
+        await proxy.settled(count)
+    assert shown == [None, None, "9"]
+    assert answer.headers["X-Mintoken-Tokens-Limit"] == "10"
+
+
+async def test_a_large_answer_is_not_held_back_for_the_quota_headers(
+    start_proxy: StartProxy, upstream: FakeUpstream
+) -> None:
+    proxy = await start_proxy(monthly_tokens=2)
+    upstream.play(json_reply(completion("x" * 3_000_000)))
+    answer = await proxy.post()
+    assert len(await answer.read()) > 3_000_000
+    assert "X-Mintoken-Tokens-Used" not in answer.headers
+    (row,) = await proxy.settled()
+    assert (row["output_tokens"], row["counted_by"]) == (3, "upstream")
+
+
+async def test_a_locked_database_refuses_new_requests_and_loses_no_running_one(
+    proxy: Proxy, upstream: FakeUpstream
+) -> None:
+    gate = asyncio.Event()
+    upstream.play(stream_head(), delta("a"), gate, delta("b"), DONE, END)
+    running = asyncio.create_task(proxy.post(CHAT | {"stream": True}))
+    await upstream.received(1)
+    with closing(sqlite3.connect(proxy.data_dir / "mintoken.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        refused = await proxy.post()
+        assert refused.status == 503
+        assert refused.headers["X-Mintoken-Error"] == "storage_unavailable"
+        assert refused.headers["Retry-After"] == "1"
+        async with proxy.session.get(f"{proxy.url}/readyz") as answer:
+            assert answer.status == 503
+        gate.set()
+        assert (await running).status == 200
+        other.execute("ROLLBACK")
+    (row,) = await proxy.settled()
+    assert (row["outcome"], row["output_tokens"]) == ("ok", 2)
+    assert (await proxy.post()).status == 200
+    assert await audit(proxy.data_dir) == []
+
+
+async def test_no_request_is_lost_or_doubled_by_kill_9(
+    upstream: FakeUpstream, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    data_dir = tmp_path / "data"
+    key = await add_key(data_dir)
+    served = Served(data_dir, upstream, unused_tcp_port)
+    headers = {"Authorization": f"Bearer {key}", "X-Provider-Key": PROVIDER_CANARY}
+    dice = random.Random(7)
+    stream = [stream_head(), delta("a"), delta("b"), DONE, END]
+    killed = asyncio.Event()
+
+    async def caller(session: aiohttp.ClientSession, number: int) -> None:
+        body = CHAT | {"stream": number % 2 == 0}
+        while not killed.is_set():
+            if number % 2 == 0:
+                upstream.play(*stream)
+            try:
+                async with session.post(f"{served.url}/v1/chat/completions", json=body) as answer:
+                    await answer.read()
+            except aiohttp.ClientError:
+                return
+
+    async with aiohttp.ClientSession(headers=headers) as session:
+        for _ in range(KILLS):
+            killed.clear()
+            await served.start(session)
+            seen = len(upstream.requests)
+            callers = [asyncio.create_task(caller(session, n)) for n in range(16)]
+            await upstream.received(seen + dice.randrange(1, 150))
+            await served.stop(signal.SIGKILL)
+            killed.set()
+            await asyncio.gather(*callers)
+        await served.start(session)
+        assert await served.stop(signal.SIGTERM) == 0
+
+    truth = Counter(request.header("X-Client-Request-Id") for request in upstream.requests)
+    with closing(sqlite3.connect(data_dir / "mintoken.db")) as database:
+        rows = Counter(row[0] for row in database.execute("SELECT id FROM usage"))
+        outcomes = Counter(row[0] for row in database.execute("SELECT outcome FROM usage"))
+    assert set(truth.values()) == {1}, "the proxy asked twice"
+    assert set(rows.values()) == {1}, "a request has two rows"
+    assert truth.keys() - rows.keys() == set(), "a request has no row"
+    assert outcomes["crashed"] > 0, "no kill hit a running request"
+    assert outcomes["reserved"] == 0
+    assert await audit(data_dir) == []
+    for file in [served.log, *data_dir.rglob("*")]:
+        if file.is_file():
+            content = file.read_bytes()
+            assert PROVIDER_CANARY.encode() not in content
+            assert key.encode() not in content
+
+
+async def test_a_change_of_a_key_reaches_the_server_within_a_second(
+    proxy: Proxy, upstream: FakeUpstream
+) -> None:
+    new = await add_key(proxy.data_dir, intensity=Intensity.LITE)
+    proxy.keys.append(new)
+
+    async def status() -> int:
+        headers = {"Authorization": f"Bearer {new}"}
+        return (await proxy.post(CHAT, **headers)).status
+
+    deadline = asyncio.get_running_loop().time() + 1.0
+    while await status() != 200:
+        assert asyncio.get_running_loop().time() < deadline
+    assert proxy.rows()[-1]["intensity"] == "lite"

@@ -1,0 +1,176 @@
+"""The process: its start, its limits, its memory, and a drain that loses nothing."""
+
+import asyncio
+import resource
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+
+import aiohttp
+import pytest
+from conftest import (
+    CHAT,
+    PROVIDER_CANARY,
+    Proxy,
+    Served,
+    StartProxy,
+    add_key,
+    audit,
+    eventually,
+)
+from fake_upstream import DONE, END, STALL, FakeUpstream, completion, delta, json_reply, stream_head
+
+STREAMS = 500
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Room for both ends of all the sockets of a test."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_sigterm_lets_streams_finish_and_settles_the_rest(
+    upstream: FakeUpstream, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    data_dir = tmp_path / "data"
+    key = await add_key(data_dir)
+    served = Served(data_dir, upstream, unused_tcp_port)
+    served.environ["MINTOKEN_SERVER_DRAIN_TIMEOUT"] = "1"
+    headers = {"Authorization": f"Bearer {key}", "X-Provider-Key": PROVIDER_CANARY}
+    gate = asyncio.Event()
+    upstream.play(stream_head(), delta("a"), gate, delta("b"), DONE, END)
+    upstream.play(stream_head(), delta("a"), STALL)
+    async with aiohttp.ClientSession(headers=headers) as session:
+        await served.start(session)
+        url, body = f"{served.url}/v1/chat/completions", CHAT | {"stream": True}
+        short = await session.post(url, json=body)
+        endless = await session.post(url, json=body)
+        stopping = asyncio.create_task(served.stop(signal.SIGTERM))
+        await eventually(lambda: b"draining" in served.log.read_bytes())
+        gate.set()
+        assert (await short.read()).endswith(b"data: [DONE]\n\n")
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await endless.read()
+        assert await stopping == 0
+    with closing(sqlite3.connect(data_dir / "mintoken.db")) as database:
+        outcomes = [row[0] for row in database.execute("SELECT outcome FROM usage ORDER BY id")]
+    assert outcomes == ["ok", "shutdown"]
+    assert await audit(data_dir) == []
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_500_open_streams_cost_less_than_100_kb_each(
+    upstream: FakeUpstream, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    data_dir = tmp_path / "data"
+    key = await add_key(data_dir)
+    served = Served(data_dir, upstream, unused_tcp_port)
+    headers = {"Authorization": f"Bearer {key}", "X-Provider-Key": PROVIDER_CANARY}
+    url, body = f"{served.url}/v1/chat/completions", CHAT | {"stream": True}
+    connector = aiohttp.TCPConnector(limit=0)
+    async with AsyncExitStack() as stack:
+        session = aiohttp.ClientSession(headers=headers, connector=connector)
+        await stack.enter_async_context(session)
+        await served.start(session)
+        upstream.default = [stream_head(), delta("warm"), DONE, END]
+        for _ in range(50):
+            async with session.post(url, json=body) as answer:
+                await answer.read()
+        before = served.rss_kb()
+        upstream.default = [stream_head(), delta("Hello"), STALL]
+        opened = await asyncio.gather(*(session.post(url, json=body) for _ in range(STREAMS)))
+        for answer in opened:
+            assert b"Hello" in await answer.content.readany()
+        grown = served.rss_kb() - before
+        for answer in opened:
+            answer.close()
+        assert await served.stop(signal.SIGTERM) == 0
+    assert grown / STREAMS < 100, f"{grown / STREAMS:.0f} KB per stream"
+    with closing(sqlite3.connect(data_dir / "mintoken.db")) as database:
+        (left,) = database.execute("SELECT count(*) FROM usage WHERE outcome='client_closed'")
+    assert left == (STREAMS,)
+    assert await audit(data_dir) == []
+
+
+async def test_200_pipelined_requests_get_200_answers_in_order(
+    proxy: Proxy, upstream: FakeUpstream
+) -> None:
+    for number in range(200):
+        upstream.play(json_reply(completion(f"answer {number:03d}")))
+    body = b'{"model":"gpt-4o","messages":[{"role":"user","content":"x"}]}'
+    head = "".join(f"{name}: {value}\r\n" for name, value in proxy.headers.items())
+    request = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n{head}"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    host, port = proxy.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request * 200)
+    answers = b""
+    while answers.count(b"answer ") < 200:
+        answers += await asyncio.wait_for(reader.read(65536), 10)
+    writer.close()
+    places = [answers.index(b"answer %03d" % number) for number in range(200)]
+    assert places == sorted(places)
+    await proxy.settled(200)
+
+
+async def test_a_caller_that_stops_reading_is_cut_off(
+    start_proxy: StartProxy, upstream: FakeUpstream
+) -> None:
+    proxy = await start_proxy(server_write_timeout=0.3)
+    upstream.play(stream_head(), *[delta("x" * 60_000)] * 500, STALL)
+    async with proxy.session.post(
+        f"{proxy.base_url}/chat/completions", json=CHAT | {"stream": True}, headers=proxy.headers
+    ):
+        await asyncio.wait_for(upstream.requests[0].gone.wait(), 10)
+    (row,) = await proxy.settled()
+    assert row["outcome"] == "client_closed"
+
+
+@pytest.mark.parametrize(
+    ("head", "code", "reason"),
+    [
+        ("GET /readyz HTTP/1.1\r\n", b"unavailable", b"draining"),
+        ("POST /v1/chat/completions HTTP/1.1\r\n", b"server_shutting_down", b"again"),
+    ],
+)
+async def test_a_request_that_has_begun_when_the_drain_does_is_told(
+    upstream: FakeUpstream,
+    tmp_path: Path,
+    unused_tcp_port: int,
+    head: str,
+    code: bytes,
+    reason: bytes,
+) -> None:
+    data_dir = tmp_path / "data"
+    key = await add_key(data_dir)
+    served = Served(data_dir, upstream, unused_tcp_port)
+    headers = {"Authorization": f"Bearer {key}", "X-Provider-Key": PROVIDER_CANARY}
+    gate = asyncio.Event()
+    upstream.play(stream_head(), delta("a"), gate, DONE, END)
+    async with aiohttp.ClientSession(headers=headers) as session:
+        await served.start(session)
+        url, body = f"{served.url}/v1/chat/completions", CHAT | {"stream": True}
+        running = await session.post(url, json=body)
+        reader, writer = await asyncio.open_connection("127.0.0.1", unused_tcp_port)
+        writer.write(head.encode())
+        async with session.get(f"{served.url}/healthz"):
+            pass  # By now the other connection's bytes have been read too.
+        stopping = asyncio.create_task(served.stop(signal.SIGTERM))
+        await eventually(lambda: b"draining" in served.log.read_bytes())
+        writer.write(b"Host: x\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert code in answer
+        assert reason in answer
+        assert b"Connection: close" in answer
+        gate.set()
+        await running.read()
+        assert await stopping == 0
