@@ -31,6 +31,7 @@ class Issued:
 
     key: Key
     token: str = field(repr=False)
+    replaces: Key | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,9 +192,10 @@ async def rotate_key(
     )
     end = now_ms + overlap_ms
     end = end if old.expires_at is None else min(end, old.expires_at)
-    await store.save(replace(old, name=f"{old.name} ({old.id})", expires_at=end))
+    old = replace(old, name=f"{old.name} ({old.id})", expires_at=end)
+    await store.save(old)
     await store.save(new)
-    return Issued(new, token)
+    return Issued(new, token, old)
 
 
 async def revoke_key(store: Store, ref: str, *, now_ms: int) -> Key:

@@ -49,6 +49,11 @@ class Enforcement(StrEnum):
     STRICT = "strict"
 
 
+def label(text: str, size: int = 200) -> str:
+    """A name from outside as it may be stored: of bounded size, and text in every database."""
+    return text[:size].encode(errors="replace").decode()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """Who pays. `monthly_tokens` 0 is unlimited; times are UTC milliseconds."""

@@ -20,6 +20,7 @@ _SURROGATE = re.compile(rb"\\(?<!\\\\)u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _LATE_SURROGATE = re.compile(rb"(\\(?<!\\\\)(?:\\\\)++)u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _ESCAPE = re.compile(rb"(?<!\\)\\")
 _STRETCH_BYTES = 1 << 18
+_BACKSLASH = ord("\\")
 
 
 def decode(
@@ -157,6 +158,9 @@ def string_says(body: bytes, end: int, text: str, *, after: str) -> bool:
 
     `after` must come before a `text` that is not all of the string. However it is escaped.
     """
+    last = body[max(0, end - 48) : end]
+    if _BACKSLASH not in last and not last.endswith(text[-8:].encode()):
+        return False  # nearly always, and soon: these eight characters are not escaped
     suffix = after + text
     # No character takes more than 6 bytes for each of its UTF-16 units.
     start = max(0, end - 3 * len(suffix.encode("utf-16-le")))

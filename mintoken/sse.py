@@ -3,7 +3,7 @@
 MAX_EVENT_BYTES = 1 << 20
 
 _BOM = b"\xef\xbb\xbf"
-_CR = ord("\r")  # an int, because looking for bytes in bytes is five times slower
+_CR, _LF = b"\r\n"  # as ints: looking for bytes in bytes is five times slower
 
 
 class EventParser:
@@ -129,9 +129,11 @@ class EventParser:
 
 def _plain_events(text: bytes) -> list[bytes] | None:
     """The data, if `text` is nothing but whole events of one `data: ` line each, else None."""
-    if not text.startswith(b"data: ") or not text.endswith(b"\n\n"):
+    if not text.startswith(b"data: ") or len(text) > MAX_EVENT_BYTES or _CR in text:
         return None
-    if len(text) > MAX_EVENT_BYTES or _CR in text:
+    if text.find(b"\n") == len(text) - 2 and text[-1] == _LF:
+        return [text[6:-2]]
+    if not text.endswith(b"\n\n"):
         return None
     events = text[6:-2].split(b"\n\ndata: ")
     return events if text.count(b"\n") == 2 * len(events) else None

@@ -24,11 +24,11 @@ def print_table(
     table = Table(box=box.SIMPLE_HEAD, show_footer=total is not None, title=title or None)
     table.title_justify = "left"
     for field, heading in columns.items():
-        right = all(isinstance(row[field], int) for row in rows) and bool(rows)
+        values = [row[field] for row in (*rows, *([total] if total else ()))]
         table.add_column(
             heading,
             _cell(total[field]) if total is not None else "",
-            justify="right" if right else "left",
+            justify="right" if any(isinstance(value, int) for value in values) else "left",
             overflow="fold",
         )
     for row in rows:

@@ -246,7 +246,7 @@ def _chunks(text: str) -> Iterator[str]:
     start = 0
     while len(text) - start > CHUNK_CHARACTERS:
         end = start + CHUNK_CHARACTERS
-        space = text.rfind(" ", end - 256, end)
+        space = text.rfind(" ", max(start + 1, end - 256), end)
         yield text[start : (start := space if space > 0 else end)]
     yield text[start:]
 

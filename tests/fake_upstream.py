@@ -184,7 +184,7 @@ def stream_head(*headers: tuple[str, str]) -> bytes:
     """The head of a chunked stream of events."""
     lines = ["HTTP/1.1 200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked"]
     lines += [f"{name}: {value}" for name, value in headers]
-    return "\r\n".join([*lines, "", ""]).encode()
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 def chunk(data: bytes) -> bytes:

@@ -2,7 +2,12 @@
 
 import json
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+# A busy machine is no failure.
+settings.register_profile("mintoken", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mintoken")
 
 _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "/": "\\/", "\b": "\\b"}
 
@@ -94,7 +99,7 @@ ANY_BODIES = _any_objects(VALUES).map(str.encode)
 
 def reserialised(body: bytes, *, ascii_only: bool, indent: int | None) -> bytes:
     """The same JSON as another writer would write it."""
-    value = json.loads(body)
+    value = json.loads(body, parse_float=lambda _: 1.5)  # 1e400 has no other spelling
     try:
         return json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
     except UnicodeEncodeError:

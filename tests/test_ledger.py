@@ -46,10 +46,10 @@ async def test_a_soft_quota_admits_while_anything_is_left(
 ) -> None:
     proxy = await start_proxy(monthly_tokens=5)
     statuses = []
-    for count in range(3):
+    for _ in range(3):
         statuses.append((await proxy.post(CHAT | {"max_tokens": 2**63})).status)
         await eventually(lambda: all(r["outcome"] != "reserved" for r in proxy.rows()))
-    assert statuses == [200, 200, 429], f"3 + 3 tokens of 5, then nothing: {count}"
+    assert statuses == [200, 200, 429], "3 + 3 tokens of 5, then nothing"
 
 
 async def test_the_quota_can_count_all_tokens(start_proxy: StartProxy) -> None:
@@ -87,7 +87,7 @@ async def test_a_locked_database_refuses_new_requests_and_loses_no_running_one(
     proxy: Proxy, upstream: FakeUpstream
 ) -> None:
     gate = asyncio.Event()
-    upstream.play(stream_head(), delta("a"), gate, delta("b"), DONE, END)
+    upstream.play(stream_head(), delta("Hello"), gate, delta(" there"), DONE, END)
     running = asyncio.create_task(proxy.post(CHAT | {"stream": True}))
     await upstream.received(1)
     with closing(sqlite3.connect(proxy.data_dir / "mintoken.db", isolation_level=None)) as other:

@@ -156,6 +156,7 @@ async def test_headers_come_back_both_ways(proxy: Proxy, upstream: FakeUpstream)
     assert raw.headers["X-Mintoken-Reason"] == "header"
     assert int(raw.headers["X-Mintoken-Duration-Ms"]) >= 0
     assert "X-Mintoken-Error" not in raw.headers
+    assert raw.headers["Server"] == "mintoken"
     assert "X-Mintoken-Tokens-Used" not in raw.headers
     for name in ("set-cookie", "x-secret-hop"):
         assert name not in raw.headers

@@ -294,10 +294,12 @@ async def test_strict_admits_exactly_what_fits_across_stores(open_store, store, 
 
 async def test_soft_admits_while_anything_is_left(store):
     await add_account(store, "b", 100)
+    await store.directory()
     first = await reserve(store, reservation("1", "b", reserved=99))
     second = await reserve(store, reservation("2", "b", reserved=99))
     third = await reserve(store, reservation("3", "b", reserved=99))
     assert [first["1"].admitted, second["2"].admitted, third["3"].admitted] == [True, True, False]
+    assert (second["2"].used, second["2"].limit) == (0, 100)
     await settle(store, settlement("1", charged=60), settlement("2", charged=50))
     last = (await reserve(store, reservation("4", "b")))["4"]
     assert (last.admitted, last.used, last.limit) == (False, 110, 100)
@@ -345,7 +347,9 @@ async def test_a_failed_batch_leaves_nothing_and_the_next_one_works(store, datab
             )
         )
     assert counters(database) == (0, 10, 1)
-    await store.commit(Batch(settlements=[settlement("1")], reservations=[reservation("2")]))
+    await reserve(store, reservation("4"))
+    assert counters(database) == (0, 20, 2)
+    await settle(store, settlement("1"))
     assert counters(database) == (5, 10, 2)
 
 
@@ -585,8 +589,9 @@ async def test_the_audit_finds_a_counter_that_is_not_the_sum_of_its_rows(store, 
 # The SQLite file
 
 
-async def test_everything_on_disk_is_private_whatever_the_umask(open_store, tmp_path):
-    before = os.umask(0)
+@pytest.mark.parametrize("umask", [0, 0o277])
+async def test_everything_on_disk_is_private_whatever_the_umask(open_store, tmp_path, umask):
+    before = os.umask(umask)
     try:
         store = await open_store()
         await add_account(store)

@@ -244,6 +244,21 @@ async def test_all_choices_reasoning_and_tool_calls_are_counted(
     assert row["input_tokens"] > 0
 
 
+async def test_odd_names_from_the_provider_do_not_upset_the_ledger(
+    proxy: Proxy, upstream: FakeUpstream
+) -> None:
+    odd = b'{"model":"\\ud800%s","choices":[{"delta":{},"finish_reason":"\\udfff"}]}' % (
+        b"m" * 9000
+    )
+    upstream.play(
+        stream_head(("x-request-id", "req_\xff")), chunk(b"data: " + odd + b"\n\n"), DONE, END
+    )
+    await proxy.post(STREAM)
+    (row,) = await proxy.settled()
+    assert row["outcome"] == "ok"
+    assert len(row["model_served"]) <= 200
+
+
 @pytest.mark.parametrize("length_known", [True, False])
 async def test_a_body_that_breaks_off_is_seen_as_incomplete(
     proxy: Proxy, upstream: FakeUpstream, length_known: bool

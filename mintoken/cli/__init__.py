@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(*error.problems)
         return MISCONFIGURED
     except OSError as error:
-        _complain(error.strerror or str(error))
+        _complain(": ".join(filter(None, (error.filename, error.strerror or str(error)))))
     except (StorageError, NameTakenError, RefusedError) as error:
         _complain(str(error))
     return FAILED
@@ -46,13 +46,21 @@ def _complain(*problems: str) -> None:
         print(f"mintoken: {problem}", file=sys.stderr)
 
 
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - typer's way to call
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     config: ConfigPath = None,
     *,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
 ) -> None:
     """A drop-in LLM proxy that makes answers shorter."""
-    if version:
-        print(__version__)
-        raise typer.Exit

@@ -33,7 +33,12 @@ MonthlyTokens = Annotated[
     typer.Option(min=0, max=admin.MONTHLY_TOKENS_LIMIT, help="Tokens a month; 0 is no limit."),
 ]
 
-accounts = typer.Typer(help="Who pays, and how many tokens a month.", no_args_is_help=True)
+accounts = typer.Typer(no_args_is_help=True)
+
+
+@accounts.callback()
+def _group(config: ConfigPath = None) -> None:
+    """Who pays, and how many tokens a month."""
 
 
 @accounts.command()
@@ -58,7 +63,7 @@ def create(
 def list_(config: ConfigPath = None, *, as_json: AsJson = False) -> None:
     """Show the accounts, and what they used this month (UTC) of their limits."""
     rows = in_store(configured(config), _rows)
-    show_list(rows, COLUMNS, as_json=as_json, if_empty="There is no account.")
+    show_list(rows, COLUMNS, as_json=as_json, no_limit_at_0=("monthly_tokens",))
 
 
 async def _rows(store: Store) -> list[dict[str, object]]:

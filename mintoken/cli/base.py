@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -12,6 +12,7 @@ import typer
 
 from mintoken import tables
 from mintoken.config import Config, load_config
+from mintoken.keys import server_secret
 from mintoken.stores.base import Store
 from mintoken.stores.sqlite import open_sqlite
 
@@ -41,6 +42,11 @@ NewName = Annotated[str | None, typer.Option(metavar="TEXT", help="A name for pe
 def configured(path: Path | None) -> Config:
     """The configuration. Raises ConfigError."""
     return load_config(path, os.environ)
+
+
+def secret_of(config: Config) -> bytes:
+    """The server's secret, made if it is not there. Raises ConfigError."""
+    return server_secret(config.storage.data_dir)
 
 
 def in_store(config: Config, work: Callable[[Store], Awaitable[_T]]) -> _T:
@@ -75,12 +81,16 @@ def show(document: Mapping[str, object], sentence: str, *, as_json: bool) -> Non
 
 
 def show_list(
-    rows: list[dict[str, object]], columns: Mapping[str, str], *, as_json: bool, if_empty: str
+    rows: Sequence[tables.Row],
+    columns: Mapping[str, str],
+    *,
+    as_json: bool,
+    no_limit_at_0: Sequence[str],
 ) -> None:
     """Print records: all their fields for programs, a table for people."""
     if as_json:
         tables.print_json(rows)
-    elif rows:
-        tables.print_table(rows, columns)
     else:
-        print(if_empty)
+        limits = [{name: row[name] or "none" for name in no_limit_at_0} for row in rows]
+        shown = [{**row, **limit} for row, limit in zip(rows, limits, strict=True)]
+        tables.print_table(shown, columns)

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from mintoken import admin, tables
+from mintoken import admin
 from mintoken.cli.base import (
     AsJson,
     ConfigPath,
@@ -15,11 +15,11 @@ from mintoken.cli.base import (
     configured,
     in_store,
     now_ms,
+    secret_of,
     show,
     show_list,
 )
 from mintoken.config import Config
-from mintoken.keys import server_secret
 from mintoken.models import Directory, Intensity
 from mintoken.stores.base import Store
 
@@ -55,7 +55,12 @@ AtOnce = Annotated[
     int | None, typer.Option(min=0, max=LIMIT, help="Requests at the same time; 0 is no limit.")
 ]
 
-keys = typer.Typer(help="The mt_live_... keys that applications send.", no_args_is_help=True)
+keys = typer.Typer(no_args_is_help=True)
+
+
+@keys.callback()
+def _group(config: ConfigPath = None) -> None:
+    """The mt_live_... keys that applications send."""
 
 
 @keys.command()
@@ -83,7 +88,9 @@ def create(
     options = configured(config)
     issued = _in_store(
         options,
-        lambda store: admin.create_key(store, _secret(options), account, settings, now_ms=now_ms()),
+        lambda store: admin.create_key(
+            store, secret_of(options), account, settings, now_ms=now_ms()
+        ),
     )
     _show_issued(*issued, as_json=as_json)
 
@@ -93,7 +100,7 @@ def list_(config: ConfigPath = None, *, as_json: AsJson = False) -> None:
     """Show the keys, without their secrets."""
     directory = in_store(configured(config), admin.everything)
     rows = [admin.key_document(key, directory, now_ms=now_ms()) for key in directory.keys]
-    show_list(rows, COLUMNS, as_json=as_json, if_empty="There is no key yet.")
+    show_list(rows, COLUMNS, as_json=as_json, no_limit_at_0=("rpm", "concurrency"))
 
 
 @keys.command()
@@ -138,7 +145,7 @@ def rotate(
     issued = _in_store(
         options,
         lambda store: admin.rotate_key(
-            store, _secret(options), key, overlap_ms=overlap_ms, now_ms=now_ms()
+            store, secret_of(options), key, overlap_ms=overlap_ms, now_ms=now_ms()
         ),
     )
     _show_issued(*issued, as_json=as_json)
@@ -154,10 +161,6 @@ def revoke(key: KeyRef, config: ConfigPath = None, *, as_json: AsJson = False) -
     show(document, f"Key {ended.name} is revoked.", as_json=as_json)
 
 
-def _secret(config: Config) -> bytes:
-    return server_secret(config.storage.data_dir)
-
-
 def _in_store(config: Config, work: Callable[[Store], Awaitable[_T]]) -> tuple[_T, Directory]:
     """What the work makes, and all accounts and keys after it."""
 
@@ -169,11 +172,15 @@ def _in_store(config: Config, work: Callable[[Store], Awaitable[_T]]) -> tuple[_
 
 def _show_issued(issued: admin.Issued, directory: Directory, *, as_json: bool) -> None:
     document = admin.key_document(issued.key, directory, now_ms=now_ms())
-    if as_json:
-        tables.print_json({"id": issued.key.id, "key": issued.token} | document)
-    else:
-        print(f"Key {issued.key.name} of account {document['account']}, shown this one time:\n")
-        print(f"  {issued.token}\n")
+    document = {"id": issued.key.id, "key": issued.token} | document
+    sentences = (
+        f"Key {issued.key.name} of account {document['account']}, shown this one time:\n\n"
+        f"  {issued.token}\n"
+    )
+    if issued.replaces is not None:
+        document["replaces"] = admin.key_document(issued.replaces, directory, now_ms=now_ms())
+        sentences += f"\nThe old one ends {admin.utc_text(issued.replaces.expires_at)}."
+    show(document, sentences, as_json=as_json)
 
 
 def _expiry_ms(text: str | None) -> int | None:

@@ -10,9 +10,8 @@ from typing import Annotated
 import typer
 
 from mintoken import admin, tables
-from mintoken.cli.base import AsJson, ConfigPath, configured, in_store, now_ms
+from mintoken.cli.base import AsJson, ConfigPath, configured, in_store, now_ms, secret_of
 from mintoken.config import Address
-from mintoken.keys import server_secret
 
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell callers a usable one
 FIRST_KEY = """\
@@ -50,8 +49,9 @@ def serve(config: ConfigPath = None) -> None:
     from mintoken.server import run
 
     options = configured(config)
-    secret = lambda: server_secret(options.storage.data_dir)
-    issued = in_store(options, lambda store: admin.first_key(store, secret(), now_ms=now_ms()))
+    issued = in_store(
+        options, lambda store: admin.first_key(store, secret_of(options), now_ms=now_ms())
+    )
     if issued is not None:
         base_url = _base_url(options.server.listen)
         print(FIRST_KEY.format(token=issued.token, base_url=base_url), flush=True)

@@ -19,6 +19,7 @@ from mintoken.models import (
     Settlement,
     Spoken,
     TokenUsage,
+    label,
 )
 
 LOG = structlog.get_logger()
@@ -49,9 +50,9 @@ def settle(app: web.Application, ctx: RequestContext, reservation: Reservation) 
             id=reservation.id,
             outcome=outcome,
             status=ctx.status,
-            model_served=spoken.model[:200],
-            finish_reason=spoken.finish_reason[:50],
-            upstream_request_id=ctx.upstream_request_id[:200],
+            model_served=label(spoken.model),
+            finish_reason=label(spoken.finish_reason),
+            upstream_request_id=label(ctx.upstream_request_id),
             tokens=usage,
             charged_tokens=usage.charged(app[CONFIG].quota.counts),
             first_byte_ms=ctx.first_byte_ms,

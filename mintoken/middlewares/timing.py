@@ -1,6 +1,7 @@
 """The headers that every answer gets, stamped when its head is prepared."""
 
 from aiohttp import web
+from aiohttp.http import SERVER_SOFTWARE
 
 from mintoken.context import CONFIG, CONTEXT, STATE
 
@@ -11,7 +12,8 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     if ctx is None:
         return
     headers = response.headers
-    headers.setdefault("Server", "mintoken")
+    if headers.get("Server") == SERVER_SOFTWARE:
+        headers["Server"] = "mintoken"
     headers["X-Mintoken-Request-Id"] = ctx.id
     headers["X-Mintoken-Duration-Ms"] = str(ctx.elapsed_ms())
     if ctx.decision is not None:

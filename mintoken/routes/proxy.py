@@ -23,6 +23,7 @@ from mintoken.models import (
     Progress,
     Reservation,
     Turn,
+    label,
 )
 from mintoken.protocols.openai_chat import OpenAIChat
 from mintoken.routes.answer import relay, relay_body
@@ -91,7 +92,7 @@ async def _reserve(request: web.Request, turn: Turn, *, bytes_in: int, injected:
         started_at=ctx.started_at,
         month=month_of(ctx.started_at),
         protocol=PROTOCOL.name,
-        model=turn.model[:200],
+        model=label(turn.model),
         stream=turn.stream,
         intensity=decision.intensity,
         reason=decision.reason,

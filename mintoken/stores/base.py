@@ -41,7 +41,8 @@ class Store(Protocol):
 
         Settlements are idempotent: only a row still reserved is settled. A reservation is refused
         when the account's month has no room for its `needed_tokens`. Answers an Admission for
-        every reservation, by its id.
+        every reservation, by its id; the same id twice counts once. It is finished even if the
+        caller is cancelled.
         """
 
     async def recover(self, *, counts: QuotaCounts) -> int:

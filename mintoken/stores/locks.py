@@ -86,7 +86,7 @@ class LedgerLock:
     def _give_back_unwanted(self, wait: asyncio.Future[None]) -> None:
         if self._wait is wait and not self._wanted:
             self._wait = None
-            if False:
+            if wait.exception() is None:
                 self.release()
 
     def release(self) -> None:

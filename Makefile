@@ -1,0 +1,79 @@
+# Every command of the project. `make` alone lists them; each installs what it needs into .venv.
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check --quiet
+ARGS ?=
+.DEFAULT_GOAL := help
+
+# The newest Python that really runs: a version manager's command may exist and still fail.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& { echo "$$python"; break; }; done)
+
+.PHONY: help
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: run
+run: $(VENV)/installed ## install and serve; more arguments in ARGS
+	@$(RUN) -m mintoken serve $(ARGS)
+
+.PHONY: demo
+demo: $(VENV)/installed ## show the whole path, offline
+	@$(RUN) -m mintoken demo $(ARGS)
+
+.PHONY: test
+test: $(VENV)/installed-for-tests ## install and run the tests
+	$(RUN) -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/installed-for-tests ## look for mistakes and for other formatting than ours
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+
+.PHONY: types
+types: $(VENV)/installed-for-tests ## check the types
+	$(RUN) -m mypy
+
+.PHONY: check
+check: lint types test ## everything that must hold before a change lands
+
+.PHONY: format
+format: $(VENV)/installed-for-tests ## put the code into shape
+	$(RUN) -m ruff check --fix
+	$(RUN) -m ruff format
+
+.PHONY: wheel
+wheel: $(VENV)/installed ## build the wheel into dist/
+	$(PIP) wheel --no-deps --wheel-dir dist .
+
+.PHONY: clean
+clean: ## remove what was built and installed; data stays
+	rm -rf $(VENV) build dist mintoken.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/installed: setup.cfg pyproject.toml $(VENV)/made
+	@echo "Installing Mintoken into $(VENV) ..."
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/installed-for-tests: setup.cfg pyproject.toml $(VENV)/made
+	@echo "Installing Mintoken and what its tests need into $(VENV) ..."
+	@$(PIP) install --editable '.[test]'
+	@touch $(VENV)/installed $@
+
+# Debian and Ubuntu keep a part of venv in a package of its own. Only root can add it unasked.
+$(VENV)/made:
+	@test -n "$(PYTHON)" || { echo "Mintoken needs Python 3.11 or newer, and there is none." >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 || { \
+		package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "Installing $$package ..."; \
+			{ apt-get update && apt-get install --yes --no-install-recommends "$$package"; } >/dev/null; \
+			$(PYTHON) -m venv --clear $(VENV); \
+		else \
+			echo "$(PYTHON) cannot make a virtual environment. Run this, then make again:" >&2; \
+			echo "  sudo apt-get install --yes $$package" >&2; \
+			exit 1; \
+		fi; }
+	@touch $@
