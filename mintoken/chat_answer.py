@@ -12,9 +12,7 @@ MAX_TEXT_BYTES = 4 << 20
 _MAX_TOKENS = 1 << 40
 _MAX_CHOICES = 128
 _MAX_CALL_MARKS = 2048
-_MAX_MOULDS = 4
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
-_QUOTE, _BACKSLASH = b'"\\'
 
 
 class _Said(msgspec.Struct, gc=False):
@@ -61,19 +59,6 @@ class _Voice:
             self.marks |= {mark, hash(place)}
 
 
-class _Mould(msgspec.Struct, gc=False):
-    """An event of plain content, without the content: the next one mostly differs in no more.
-
-    `start` and `end` are where the content stands in it, `text` is where it goes.
-    """
-
-    head: bytes
-    tail: bytes
-    start: int
-    end: int
-    text: bytearray
-
-
 class ChatMeter:
     """A `protocols.base.Meter` for `chat.completion` and `chat.completion.chunk` objects.
 
@@ -89,26 +74,13 @@ class ChatMeter:
         self._finish_reason = ""
         self._done = False
         self._failed = False
-        self._mould: _Mould | None = None
-        self._moulds_tried = 0
 
     def feed(self, event: bytes) -> None:
-        mould = self._mould
-        if mould is not None and event.startswith(mould.head) and event.endswith(mould.tail):
-            content = event[mould.start : mould.end]
-            plain = content and _QUOTE not in content and _BACKSLASH not in content
-            if plain and len(content) <= self._room:
-                self._room -= len(content)
-                mould.text += content
-                return
         answer = _decode(event)
         if answer is None:
             self._hear_nonsense(event)
-            return
-        self._take(answer)
-        if self._moulds_tried < _MAX_MOULDS and _is_plain(answer):
-            self._moulds_tried += 1
-            self._mould = self._new_mould(event, answer) or self._mould
+        else:
+            self._take(answer)
 
     def feed_body(self, body: bytes) -> None:
         answer = _decode(body)
@@ -120,6 +92,10 @@ class ChatMeter:
 
     def skip(self, size: int) -> None:
         self._unread_bytes += size
+
+    @property
+    def text_bytes(self) -> int:
+        return MAX_TEXT_BYTES - self._room
 
     def spoken(self) -> Spoken:
         voices = [self._voices[index] for index in sorted(self._voices)]
@@ -139,19 +115,6 @@ class ChatMeter:
             self._done = True
         else:
             self._unread_bytes += len(event)
-
-    def _new_mould(self, event: bytes, answer: _Answer) -> _Mould | None:
-        """The mould of a plain event, proven by a trial decode."""
-        choice = (answer.choices or [])[0]
-        said = choice.delta or _Said()
-        content = (said.content or "").encode(errors="replace")
-        start = event.find(b'"', event.find(b'"content"') + 9) + 1
-        head, tail = event[:start], event[start + len(content) :]
-        said.content = "~"
-        if _decode(head + b"~" + tail) != answer:
-            return None
-        text = self._voice(choice).text
-        return _Mould(head=head, tail=tail, start=len(head), end=-len(tail), text=text)
 
     def _take(self, answer: _Answer) -> None:
         if answer.model:
@@ -287,12 +250,3 @@ def _tokens(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_TOKENS:
         return value
     return 0
-
-
-def _is_plain(answer: _Answer) -> bool:
-    """Whether an event holds a piece of one choice's content and nothing else that counts."""
-    if answer.usage is not None or answer.error is not None or len(answer.choices or ()) != 1:
-        return False
-    choice = (answer.choices or [])[0]
-    said = choice.delta
-    return bool(said and said.content and not choice.finish_reason and said == _Said(said.content))

@@ -211,8 +211,7 @@ class Server:
 
 def _bind(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    sock = socket.create_server((address.host, address.port), family=family, backlog=1024)
-    return sock
+    return socket.create_server((address.host, address.port), family=family, backlog=1024)
 
 
 @asynccontextmanager

@@ -183,19 +183,20 @@ class Tokenizer:
             LOG.error("count_failed", error=type(error).__name__)
             sent = _by_size(prompt_bytes)
             said = _by_size(_size(spoken.text) + spoken.unread_bytes)
-        counted_by = CountedBy.TIKTOKEN if sent.exact and said.exact else CountedBy.ESTIMATE
+        exact = family_of(model).exact and sent.exact and said.exact
+        counted_by = CountedBy.TIKTOKEN if exact else CountedBy.ESTIMATE
         return TokenUsage(input=sent.tokens, output=said.tokens, counted_by=counted_by)
 
     def _output(self, spoken: Spoken, model: str) -> _Count:
         family = family_of(model)
-        count = self._count((spoken.text,), model) + _Count(0, family.exact)
+        count = self._count((spoken.text,), model)
         for calls in spoken.tool_calls:
             count += _choice_extra(family, calls)
         return count + _by_size(spoken.unread_bytes) if spoken.unread_bytes else count
 
     def _input(self, prompt: Prompt, model: str) -> _Count:
         family = family_of(model)
-        count = self._count(prompt.texts, model) + _Count(0, family.exact and prompt.exact)
+        count = self._count(prompt.texts, model) + _Count(0, prompt.exact)
         count += _Count(TOKENS_PER_MESSAGE * prompt.messages + family.opening)
         for image in prompt.images:
             count += _Count(image_tokens(image, family), exact=False)
@@ -226,7 +227,7 @@ def image_tokens(image: Image, family: Family) -> int:
         return base
     width, height = (image.width, image.height) if image.width and image.height else (1024, 1024)
     shrink = min(1.0, 2048 / max(width, height), 768 / min(width, height))
-    # Rounded to whole pixels first, or 1536.0000001 would be a tile more.
+    # Rounded to whole pixels first, or 1536.0000000000002 would be a tile more.
     across, down = (max(1, ceil(round(side * shrink) / 512)) for side in (width, height))
     return base + per_tile * across * down
 

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import signal
 import sqlite3
 import sys
 import time
@@ -205,6 +206,9 @@ class Served:
     """`python -m mintoken serve` as its own process."""
 
     def __init__(self, data_dir: Path, upstream: FakeUpstream, port: int) -> None:
+        self.data_dir = data_dir
+        self.key = ""
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.environ = os.environ | {
             "MINTOKEN_UPSTREAM_BASE_URL": upstream.base_url,
@@ -214,6 +218,10 @@ class Served:
         }
         self.log = data_dir.parent / "serve.log"
         self.process: asyncio.subprocess.Process | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}", "X-Provider-Key": PROVIDER_CANARY}
 
     async def start(self, session: aiohttp.ClientSession) -> None:
         with self.log.open("ab") as log:
@@ -239,3 +247,21 @@ class Served:
         assert self.process is not None
         self.process.send_signal(number)
         return await asyncio.wait_for(self.process.wait(), 30)
+
+
+@pytest.fixture
+async def served(
+    upstream: FakeUpstream, tmp_path: Path, unused_tcp_port: int
+) -> AsyncIterator[Served]:
+    """A server process that a test starts, and that does not outlive it."""
+    server = Served(tmp_path / "data", upstream, unused_tcp_port)
+    server.key = await add_key(server.data_dir)
+    yield server
+    if server.process is not None and server.process.returncode is None:
+        await server.stop(signal.SIGKILL)
+    for file in [server.log, *server.data_dir.rglob("*")]:
+        if file.is_file():
+            content = file.read_bytes()
+            assert PROVIDER_CANARY.encode() not in content
+            assert server.key.encode() not in content
+            assert b"Traceback" not in content

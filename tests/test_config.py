@@ -84,6 +84,11 @@ def test_variables_of_other_things_are_left_alone() -> None:
     assert load_config(None, environ) == Config()
 
 
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = written(tmp_path, "\ufeff[server]\nbody_timeout = 2")
+    assert load_config(file, {}).server.body_timeout == 2.0
+
+
 def test_a_named_file_that_is_missing_or_unreadable_is_a_problem(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
     assert problems(missing) == [f"{missing}: cannot be read: No such file or directory"]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mintoken import keys
 from mintoken.errors import ConfigError
 from mintoken.keys import hash_key, is_well_formed, mint_key, prefix, server_secret
 
@@ -42,6 +43,11 @@ def test_a_small_checksum_is_padded_to_six_characters() -> None:
         key = mint_key(lambda _, draws=draws: next(draws))
         assert len(key) == 46
         assert is_well_formed(key)
+
+
+def test_a_longer_word_with_a_right_checksum_is_not_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "_RANDOM_CHARACTERS", 33)
+    assert not is_well_formed(mint_key())
 
 
 def test_two_keys_differ() -> None:

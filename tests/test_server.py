@@ -6,17 +6,14 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing
-from pathlib import Path
 
 import aiohttp
 import pytest
 from conftest import (
     CHAT,
-    PROVIDER_CANARY,
     Proxy,
     Served,
     StartProxy,
-    add_key,
     audit,
     eventually,
 )
@@ -35,17 +32,13 @@ def many_files() -> Iterator[None]:
 
 
 async def test_sigterm_lets_streams_finish_and_settles_the_rest(
-    upstream: FakeUpstream, tmp_path: Path, unused_tcp_port: int
+    served: Served, upstream: FakeUpstream
 ) -> None:
-    data_dir = tmp_path / "data"
-    key = await add_key(data_dir)
-    served = Served(data_dir, upstream, unused_tcp_port)
     served.environ["MINTOKEN_SERVER_DRAIN_TIMEOUT"] = "1"
-    headers = {"Authorization": f"Bearer {key}", "X-Provider-Key": PROVIDER_CANARY}
     gate = asyncio.Event()
     upstream.play(stream_head(), delta("a"), gate, delta("b"), DONE, END)
     upstream.play(stream_head(), delta("a"), STALL)
-    async with aiohttp.ClientSession(headers=headers) as session:
+    async with aiohttp.ClientSession(headers=served.headers) as session:
         await served.start(session)
         url, body = f"{served.url}/v1/chat/completions", CHAT | {"stream": True}
         short = await session.post(url, json=body)
@@ -57,24 +50,20 @@ async def test_sigterm_lets_streams_finish_and_settles_the_rest(
         with pytest.raises(aiohttp.ClientPayloadError):
             await endless.read()
         assert await stopping == 0
-    with closing(sqlite3.connect(data_dir / "mintoken.db")) as database:
+    with closing(sqlite3.connect(served.data_dir / "mintoken.db")) as database:
         outcomes = [row[0] for row in database.execute("SELECT outcome FROM usage ORDER BY id")]
     assert outcomes == ["ok", "shutdown"]
-    assert await audit(data_dir) == []
+    assert await audit(served.data_dir) == []
 
 
 @pytest.mark.usefixtures("many_files")
 async def test_500_open_streams_cost_less_than_100_kb_each(
-    upstream: FakeUpstream, tmp_path: Path, unused_tcp_port: int
+    served: Served, upstream: FakeUpstream
 ) -> None:
-    data_dir = tmp_path / "data"
-    key = await add_key(data_dir)
-    served = Served(data_dir, upstream, unused_tcp_port)
-    headers = {"Authorization": f"Bearer {key}", "X-Provider-Key": PROVIDER_CANARY}
     url, body = f"{served.url}/v1/chat/completions", CHAT | {"stream": True}
     connector = aiohttp.TCPConnector(limit=0)
     async with AsyncExitStack() as stack:
-        session = aiohttp.ClientSession(headers=headers, connector=connector)
+        session = aiohttp.ClientSession(headers=served.headers, connector=connector)
         await stack.enter_async_context(session)
         await served.start(session)
         upstream.default = [stream_head(), delta("warm"), DONE, END]
@@ -91,10 +80,10 @@ async def test_500_open_streams_cost_less_than_100_kb_each(
             answer.close()
         assert await served.stop(signal.SIGTERM) == 0
     assert grown / STREAMS < 100, f"{grown / STREAMS:.0f} KB per stream"
-    with closing(sqlite3.connect(data_dir / "mintoken.db")) as database:
+    with closing(sqlite3.connect(served.data_dir / "mintoken.db")) as database:
         (left,) = database.execute("SELECT count(*) FROM usage WHERE outcome='client_closed'")
     assert left == (STREAMS,)
-    assert await audit(data_dir) == []
+    assert await audit(served.data_dir) == []
 
 
 async def test_200_pipelined_requests_get_200_answers_in_order(
@@ -141,24 +130,19 @@ async def test_a_caller_that_stops_reading_is_cut_off(
     ],
 )
 async def test_a_request_that_has_begun_when_the_drain_does_is_told(
+    served: Served,
     upstream: FakeUpstream,
-    tmp_path: Path,
-    unused_tcp_port: int,
     head: str,
     code: bytes,
     reason: bytes,
 ) -> None:
-    data_dir = tmp_path / "data"
-    key = await add_key(data_dir)
-    served = Served(data_dir, upstream, unused_tcp_port)
-    headers = {"Authorization": f"Bearer {key}", "X-Provider-Key": PROVIDER_CANARY}
     gate = asyncio.Event()
     upstream.play(stream_head(), delta("a"), gate, DONE, END)
-    async with aiohttp.ClientSession(headers=headers) as session:
+    async with aiohttp.ClientSession(headers=served.headers) as session:
         await served.start(session)
         url, body = f"{served.url}/v1/chat/completions", CHAT | {"stream": True}
         running = await session.post(url, json=body)
-        reader, writer = await asyncio.open_connection("127.0.0.1", unused_tcp_port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         writer.write(head.encode())
         async with session.get(f"{served.url}/healthz"):
             pass  # By now the other connection's bytes have been read too.

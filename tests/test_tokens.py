@@ -278,7 +278,7 @@ def test_reasoning_models_open_a_prompt_with_one_token_less(loaded: Tokenizer) -
         ("gpt-4o", Image(width=512, height=512), 255),
         ("gpt-4o", Image(width=1, height=1), 255),
         ("gpt-4o", Image(width=1, height=10**9), 85 + 4 * 170),
-        ("gpt-4o", Image(width=1536, height=3072), 1105),
+        ("gpt-4o", Image(width=1092, height=2184), 1105),
         ("gpt-4o-mini", Image(width=1024, height=1024), 2833 + 4 * 5667),
         ("gpt-5", Image(width=1024, height=1024), 70 + 4 * 140),
         ("o1", Image(width=1024, height=1024), 75 + 4 * 150),

@@ -29,3 +29,4 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
             headers["X-Mintoken-Tokens-Limit"] = str(month.limit)
     if request.app[STATE].draining:
         response.force_close()
+        headers["Connection"] = "close"

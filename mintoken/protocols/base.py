@@ -19,6 +19,10 @@ class Meter(Protocol):
     def skip(self, size: int) -> None:
         """Note `size` bytes that could not be read as events."""
 
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of visible text so far; costs nothing to ask."""
+
     def spoken(self) -> Spoken:
         """What the answer said so far."""
 
