@@ -46,7 +46,9 @@ format: $(VENV)/installed-for-tests ## put the code into shape
 
 .PHONY: wheel
 wheel: $(VENV)/installed ## build the wheel into dist/
+	rm -rf build dist
 	$(PIP) wheel --no-deps --wheel-dir dist .
+	rm -rf build
 
 .PHONY: clean
 clean: ## remove what was built and installed; data stays

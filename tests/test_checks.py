@@ -91,7 +91,8 @@ def test_a_wrong_sum_is_bad_and_only_looked_for_when_asked(
 ) -> None:
     with closing(sqlite3.connect(used / "mintoken.db")) as database, database:
         database.execute(
-            "INSERT INTO month_usage (account_id, month, used) SELECT id, '2026-11', 5 FROM accounts"
+            "INSERT INTO month_usage (account_id, month, used) "
+            "SELECT id, '2026-11', 5 FROM accounts"
         )
     assert checked(capsys)[0] == 0
     code, findings = checked(capsys, "--accounts")
