@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import fcntl
 import io
 import json
 import os
@@ -295,6 +296,18 @@ def test_a_foreign_database_is_one_clear_line(tmp_path: Path) -> None:
         assert (ran.returncode, ran.stdout) == (1, "")
         assert "is not a Mintoken database" in ran.stderr
         assert "Traceback" not in ran.stderr
+
+
+def test_a_ledger_that_another_process_keeps_locked_is_exit_1_and_one_line(
+    tmp_path: Path,
+) -> None:
+    assert process("keys", "list", cwd=tmp_path).returncode == 0
+    with (tmp_path / "data" / "ledger.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ran = process("keys", "list", cwd=tmp_path)
+    assert ran.returncode == 1
+    assert len(ran.stderr.splitlines()) == 1
+    assert "kept the ledger locked" in ran.stderr
 
 
 def test_version_and_help(cli: Cli) -> None:

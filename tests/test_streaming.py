@@ -1,6 +1,7 @@
 """Streams: unmodified, watched, and never taken for complete when they are not."""
 
 import asyncio
+import statistics
 import time
 import zlib
 
@@ -152,22 +153,25 @@ async def test_silence_is_filled_with_comments_between_events_only(
     assert row["outcome"] == "ok"
 
 
-async def test_the_caller_leaves_and_the_upstream_is_closed_at_once(
+async def test_the_caller_leaves_and_the_upstream_is_closed_within_50_ms(
     proxy: Proxy, upstream: FakeUpstream
 ) -> None:
-    upstream.play(stream_head(), delta("Hello"), delta(" there"), STALL)
+    took = []
     async with proxy.client() as client:
-        stream = await client.chat.completions.create(**STREAM)
-        parts = aiter(stream)
-        await anext(parts)
-        await anext(parts)
-        await stream.close()
-        left = time.perf_counter()
-        await asyncio.wait_for(upstream.requests[0].gone.wait(), 5)
-        took = time.perf_counter() - left
-    (row,) = await proxy.settled()
-    assert (row["outcome"], row["output_tokens"]) == ("client_closed", 2)
-    assert took < 0.5, "the figure of 50 ms is measured by the benchmark; this only holds the rule"
+        for number in range(20):
+            upstream.play(stream_head(), delta("Hello"), delta(" there"), STALL)
+            stream = await client.chat.completions.create(**STREAM)
+            parts = aiter(stream)
+            await anext(parts)
+            await anext(parts)
+            await stream.close()
+            left = time.perf_counter()
+            await asyncio.wait_for(upstream.requests[number].gone.wait(), 5)
+            took.append(time.perf_counter() - left)
+    rows = await proxy.settled(20)
+    assert {(row["outcome"], row["output_tokens"]) for row in rows} == {("client_closed", 2)}
+    # The median: a single one of them may fall into a pause of the machine.
+    assert statistics.median(took) < 0.05
 
 
 async def test_the_caller_leaves_while_waiting_for_the_head(

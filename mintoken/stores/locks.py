@@ -4,7 +4,11 @@ import asyncio
 import fcntl
 import os
 import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from threading import Thread
 
 from mintoken.errors import StorageError
 
@@ -60,9 +64,7 @@ class LedgerLock:
         if self._wait is None:
             if _try_lock(self._descriptor):
                 return
-            self._wait = asyncio.get_running_loop().run_in_executor(
-                None, fcntl.flock, self._descriptor, fcntl.LOCK_EX
-            )
+            self._wait = _in_daemon(partial(fcntl.flock, self._descriptor, fcntl.LOCK_EX))
             self._wait.add_done_callback(self._give_back_unwanted)
         await self._wait_for(self._wait)
 
@@ -96,6 +98,30 @@ class LedgerLock:
     def close(self) -> None:
         os.close(self._descriptor)
         self._descriptor = -1
+
+
+def _in_daemon(work: Callable[[], None]) -> asyncio.Future[None]:
+    """Do the blocking work in a thread that does not hold up the end of the process."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def report(error: OSError | None) -> None:
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error = None
+        try:
+            work()
+        except OSError as failure:
+            error = failure
+        with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+            loop.call_soon_threadsafe(report, error)
+
+    Thread(target=run, name="ledger lock", daemon=True).start()
+    return done
 
 
 class WorkerLock:
