@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mintoken.accounts import Accounts
+from mintoken.clock import utc_ms
 from mintoken.config import Config
 from mintoken.context import (
     ACCESS,
@@ -52,11 +53,6 @@ ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
     ("GET", "/healthz", healthz, Access.OPEN),
     ("GET", "/readyz", readyz, Access.OPEN),
 )
-
-
-def utc_ms() -> int:
-    """The clock of production: UTC milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 def build_app(config: Config, *, clock: Clock = utc_ms) -> web.Application:

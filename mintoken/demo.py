@@ -14,11 +14,10 @@ import orjson
 from aiohttp_sse_client.client import EventSource
 
 from mintoken import admin, logs, tables
-from mintoken.app import utc_ms
+from mintoken.clock import month_of, utc_ms
 from mintoken.config import Address, Config, ServerConfig, StorageConfig, UpstreamConfig
 from mintoken.keys import server_secret
 from mintoken.models import GroupBy, Intensity
-from mintoken.routes.proxy import month_of
 from mintoken.server import running
 from mintoken.stand_in import MODEL, QUESTION, stand_in
 from mintoken.stores.sqlite import SqliteStore, open_sqlite

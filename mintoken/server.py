@@ -14,7 +14,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from mintoken import logs
-from mintoken.app import build_app, utc_ms
+from mintoken.app import build_app
+from mintoken.clock import utc_ms
 from mintoken.config import Address, Config
 from mintoken.context import STATE, UPSTREAM, Clock
 from mintoken.errors import Code, MintokenError

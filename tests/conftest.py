@@ -20,7 +20,7 @@ from fake_upstream import FakeUpstream, fake_upstream
 from openai import AsyncOpenAI
 
 from mintoken import keys, logs
-from mintoken.app import utc_ms
+from mintoken.clock import utc_ms
 from mintoken.config import load_config
 from mintoken.models import Account, Intensity, Key
 from mintoken.server import running

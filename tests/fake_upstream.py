@@ -200,35 +200,23 @@ def event(data: object) -> bytes:
 def delta(content: str | None = None, *, finish: str | None = None, **more: object) -> bytes:
     """One chat completion chunk as an event in an HTTP chunk."""
     body = {} if content is None else {"content": content}
-    choice = {"index": 0, "delta": body | more, "finish_reason": finish}
-    return chunk(
-        event(
-            {
-                "id": "chatcmpl-1",
-                "object": "chat.completion.chunk",
-                "created": 1_700_000_000,
-                "model": "gpt-4o-2024-08-06",
-                "choices": [choice],
-            }
-        )
-    )
+    return _part(choices=[{"index": 0, "delta": body | more, "finish_reason": finish}])
 
 
 def usage_chunk(prompt: int, output: int) -> bytes:
     """The chunk without choices that carries the provider's usage."""
     usage = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
-    return chunk(
-        event(
-            {
-                "id": "chatcmpl-1",
-                "object": "chat.completion.chunk",
-                "created": 1_700_000_000,
-                "model": "gpt-4o-2024-08-06",
-                "choices": [],
-                "usage": usage,
-            }
-        )
-    )
+    return _part(choices=[], usage=usage)
+
+
+def _part(**fields: object) -> bytes:
+    head = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1_700_000_000,
+        "model": "gpt-4o-2024-08-06",
+    }
+    return chunk(event(head | fields))
 
 
 DONE = chunk(b"data: [DONE]\n\n")

@@ -11,11 +11,10 @@ from mintoken.cli.base import (
     NewName,
     configured,
     in_store,
-    now_ms,
     show,
     show_list,
-    this_month,
 )
+from mintoken.clock import month_of, utc_ms
 from mintoken.models import GroupBy
 from mintoken.stores.base import Store
 
@@ -53,7 +52,7 @@ def create(
     account = in_store(
         configured(config),
         lambda store: admin.create_account(
-            store, name, monthly_tokens=monthly_tokens or 0, now_ms=now_ms()
+            store, name, monthly_tokens=monthly_tokens or 0, now_ms=utc_ms()
         ),
     )
     show(admin.account_document(account), f"Account {account.name} is made.", as_json=as_json)
@@ -70,7 +69,7 @@ async def _rows(store: Store) -> list[dict[str, object]]:
     rows = []
     for account in (await admin.everything(store)).accounts:
         lines = await store.report(
-            month=this_month(), group_by=GroupBy.OUTCOME, account_id=account.id
+            month=month_of(utc_ms()), group_by=GroupBy.OUTCOME, account_id=account.id
         )
         used = sum(line.charged_tokens for line in lines)
         rows.append(admin.account_document(account) | {"used_tokens": used})

@@ -2,15 +2,14 @@
 
 import asyncio
 import os
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
 from mintoken import tables
+from mintoken.clock import utc_ms
 from mintoken.config import Config, load_config
 from mintoken.keys import server_secret
 from mintoken.stores.base import Store
@@ -53,23 +52,13 @@ def in_store(config: Config, work: Callable[[Store], Awaitable[_T]]) -> _T:
     """Do something in the store, and close it again. Raises StorageError, and what `work` does."""
 
     async def opened() -> _T:
-        store = await open_sqlite(config.storage.data_dir, clock_ms=now_ms)
+        store = await open_sqlite(config.storage.data_dir, clock_ms=utc_ms)
         try:
             return await work(store)
         finally:
             await store.close()
 
     return asyncio.run(opened())
-
-
-def now_ms() -> int:
-    """UTC milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
-def this_month() -> str:
-    """The UTC calendar month, as `2026-11`."""
-    return datetime.fromtimestamp(now_ms() / 1000, UTC).strftime("%Y-%m")
 
 
 def show(document: Mapping[str, object], sentence: str, *, as_json: bool) -> None:

@@ -14,11 +14,11 @@ from mintoken.cli.base import (
     NewName,
     configured,
     in_store,
-    now_ms,
     secret_of,
     show,
     show_list,
 )
+from mintoken.clock import utc_ms
 from mintoken.config import Config
 from mintoken.models import Directory, Intensity
 from mintoken.stores.base import Store
@@ -89,7 +89,7 @@ def create(
     issued = _in_store(
         options,
         lambda store: admin.create_key(
-            store, secret_of(options), account, settings, now_ms=now_ms()
+            store, secret_of(options), account, settings, now_ms=utc_ms()
         ),
     )
     _show_issued(*issued, as_json=as_json)
@@ -99,7 +99,7 @@ def create(
 def list_(config: ConfigPath = None, *, as_json: AsJson = False) -> None:
     """Show the keys, without their secrets."""
     directory = in_store(configured(config), admin.everything)
-    rows = [admin.key_document(key, directory, now_ms=now_ms()) for key in directory.keys]
+    rows = [admin.key_document(key, directory, now_ms=utc_ms()) for key in directory.keys]
     show_list(rows, COLUMNS, as_json=as_json, no_limit_at_0=("rpm", "concurrency"))
 
 
@@ -126,7 +126,7 @@ def update(
     changed, directory = _in_store(
         configured(config), lambda store: admin.update_key(store, key, settings)
     )
-    document = admin.key_document(changed, directory, now_ms=now_ms())
+    document = admin.key_document(changed, directory, now_ms=utc_ms())
     show(document, f"Key {changed.name} is changed.", as_json=as_json)
 
 
@@ -145,7 +145,7 @@ def rotate(
     issued = _in_store(
         options,
         lambda store: admin.rotate_key(
-            store, secret_of(options), key, overlap_ms=overlap_ms, now_ms=now_ms()
+            store, secret_of(options), key, overlap_ms=overlap_ms, now_ms=utc_ms()
         ),
     )
     _show_issued(*issued, as_json=as_json)
@@ -155,9 +155,9 @@ def rotate(
 def revoke(key: KeyRef, config: ConfigPath = None, *, as_json: AsJson = False) -> None:
     """End a key for good; a running server refuses it within a second."""
     ended, directory = _in_store(
-        configured(config), lambda store: admin.revoke_key(store, key, now_ms=now_ms())
+        configured(config), lambda store: admin.revoke_key(store, key, now_ms=utc_ms())
     )
-    document = admin.key_document(ended, directory, now_ms=now_ms())
+    document = admin.key_document(ended, directory, now_ms=utc_ms())
     show(document, f"Key {ended.name} is revoked.", as_json=as_json)
 
 
@@ -171,14 +171,14 @@ def _in_store(config: Config, work: Callable[[Store], Awaitable[_T]]) -> tuple[_
 
 
 def _show_issued(issued: admin.Issued, directory: Directory, *, as_json: bool) -> None:
-    document = admin.key_document(issued.key, directory, now_ms=now_ms())
+    document = admin.key_document(issued.key, directory, now_ms=utc_ms())
     document = {"id": issued.key.id, "key": issued.token} | document
     sentences = (
         f"Key {issued.key.name} of account {document['account']}, shown this one time:\n\n"
         f"  {issued.token}\n"
     )
     if issued.replaces is not None:
-        document["replaces"] = admin.key_document(issued.replaces, directory, now_ms=now_ms())
+        document["replaces"] = admin.key_document(issued.replaces, directory, now_ms=utc_ms())
         sentences += f"\nThe old one ends {admin.utc_text(issued.replaces.expires_at)}."
     show(document, sentences, as_json=as_json)
 

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from mintoken import admin, tables
-from mintoken.cli.base import AsJson, ConfigPath, configured, in_store, now_ms, secret_of
+from mintoken.cli.base import AsJson, ConfigPath, configured, in_store, secret_of
+from mintoken.clock import utc_ms
 from mintoken.config import Address
 
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell callers a usable one
@@ -50,7 +51,7 @@ def serve(config: ConfigPath = None) -> None:
 
     options = configured(config)
     issued = in_store(
-        options, lambda store: admin.first_key(store, secret_of(options), now_ms=now_ms())
+        options, lambda store: admin.first_key(store, secret_of(options), now_ms=utc_ms())
     )
     if issued is not None:
         base_url = _base_url(options.server.listen)
@@ -81,7 +82,7 @@ def check(
     """Examine this installation; it fails if anything is bad."""
     from mintoken.checks import Verdict, examine
 
-    findings = examine(configured(config), clock_ms=now_ms, accounts=accounts)
+    findings = examine(configured(config), clock_ms=utc_ms, accounts=accounts)
     good = all(finding.verdict is not Verdict.BAD for finding in findings)
     rows = [asdict(finding) for finding in findings]
     if as_json:

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from mintoken import admin, tables
-from mintoken.cli.base import AsJson, ConfigPath, configured, in_store, this_month
+from mintoken.cli.base import AsJson, ConfigPath, configured, in_store
+from mintoken.clock import month_of, utc_ms
 from mintoken.models import Directory, GroupBy, UsageLine
 from mintoken.stores.base import Store
 
@@ -36,7 +37,7 @@ def usage(
     as_json: AsJson = False,
 ) -> None:
     """Show what was used: requests that ended, and their tokens."""
-    month = _checked(month) if month else this_month()
+    month = _checked(month) if month else month_of(utc_ms())
 
     async def work(store: Store) -> tuple[list[UsageLine], Directory]:
         directory = await admin.everything(store)

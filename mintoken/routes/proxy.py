@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
 
 from aiohttp import web
 
+from mintoken.clock import month_of, seconds_to_next_month
 from mintoken.context import (
     CONFIG,
     CONTEXT,
@@ -137,17 +137,8 @@ def _progress(ctx: RequestContext) -> Progress | None:
     return Progress(id=ctx.id, output_tokens=ctx.meter.text_bytes // 4, bytes_out=ctx.bytes_out)
 
 
-def month_of(now_ms: int) -> str:
-    """The UTC calendar month, as `2026-11`."""
-    return datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y-%m")
-
-
 def _quota_used_up(now_ms: int) -> MintokenError:
-    now = datetime.fromtimestamp(now_ms / 1000, UTC)
-    year, month = divmod(now.year * 12 + now.month, 12)
-    renewal = datetime(year, month + 1, 1, tzinfo=UTC)
-    seconds = int((renewal - now).total_seconds()) + 1
-    headers = {"Retry-After": str(seconds), "x-should-retry": "false"}
+    headers = {"Retry-After": str(seconds_to_next_month(now_ms)), "x-should-retry": "false"}
     return MintokenError(Code.INSUFFICIENT_QUOTA, headers=headers)
 
 

@@ -1,0 +1,25 @@
+"""Time in the units of the house: UTC milliseconds and calendar months."""
+
+import time
+from datetime import UTC, datetime
+
+
+def utc_ms() -> int:
+    """The clock of production: UTC milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def month_of(now_ms: int) -> str:
+    """The UTC calendar month, as `2026-11`."""
+    return _utc(now_ms).strftime("%Y-%m")
+
+
+def seconds_to_next_month(now_ms: int) -> int:
+    """Whole seconds until the next UTC calendar month has begun."""
+    now = _utc(now_ms)
+    year, month = divmod(now.year * 12 + now.month, 12)
+    return int((datetime(year, month + 1, 1, tzinfo=UTC) - now).total_seconds()) + 1
+
+
+def _utc(now_ms: int) -> datetime:
+    return datetime.fromtimestamp(now_ms / 1000, UTC)
