@@ -6,7 +6,7 @@ from typing import NamedTuple
 import structlog
 
 from mintoken.errors import StorageError
-from mintoken.models import Account, Key
+from mintoken.models import Account, Directory, Key
 from mintoken.stores.base import Store
 
 REFRESH_S = 0.5
@@ -25,8 +25,13 @@ class Accounts:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._revision = -1
+        self._directory = Directory(-1, (), ())
         self._owners: dict[bytes, Owner] = {}
+
+    @property
+    def directory(self) -> Directory:
+        """What the store held at the last refresh."""
+        return self._directory
 
     def find(self, key_hash: bytes) -> Owner | None:
         """The owner of the key with this hash, revoked and expired ones too; None if unknown."""
@@ -34,12 +39,12 @@ class Accounts:
 
     async def refresh(self) -> None:
         """Take over what changed in the store. Raises StorageError."""
-        directory = await self._store.directory(self._revision)
+        directory = await self._store.directory(self._directory.revision)
         if directory is None:
             return
         accounts = {account.id: account for account in directory.accounts}
         self._owners = {key.hash: Owner(key, accounts[key.account_id]) for key in directory.keys}
-        self._revision = directory.revision
+        self._directory = directory
 
     async def keep_fresh(self) -> None:
         """Refresh for ever; what is known stays good while the store cannot be read."""

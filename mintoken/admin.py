@@ -4,9 +4,10 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeVar
 
-from mintoken.keys import hash_key, mint_key, prefix
+from mintoken.keys import hash_key, mint_key, prefix, server_secret
 from mintoken.models import Account, Directory, Intensity, Key
 from mintoken.stores.base import Store
 
@@ -97,6 +98,15 @@ def _find(records: Iterable[_Named], ref: str, kind: str) -> _Named:
             raise RefusedError(f"Several {kind}s are named {ref!r}; give an id: {ids}")
 
 
+def secret_for(directory: Directory, data_dir: Path) -> bytes:
+    """The server's secret; one is made only while there is no key that it would end.
+
+    Raises ConfigError when it was lost, OSError.
+    """
+    in_use = any(key.revoked_at is None for key in directory.keys)
+    return server_secret(data_dir, expected=in_use)
+
+
 async def create_account(
     store: Store, name: str, *, monthly_tokens: int = 0, now_ms: int
 ) -> Account:
@@ -125,13 +135,14 @@ async def update_account(
 
 
 async def create_key(
-    store: Store, secret: bytes, account_ref: str, settings: KeySettings, *, now_ms: int
+    store: Store, data_dir: Path, account_ref: str, settings: KeySettings, *, now_ms: int
 ) -> Issued:
     """A new key of an account; without a name it gets the next free one of `key-1`, `key-2` …
 
-    `secret` is the server's. Raises NameTakenError, RefusedError, StorageError.
+    Raises ConfigError, NameTakenError, RefusedError, StorageError.
     """
     directory = await everything(store)
+    secret = secret_for(directory, data_dir)
     account = find_account(directory, account_ref)
     token = mint_key()
     key = Key(
@@ -153,16 +164,18 @@ def _free_name(directory: Directory, account: Account) -> str:
     return next(name for n in range(1, len(taken) + 2) if (name := f"key-{n}") not in taken)
 
 
-async def first_key(store: Store, secret: bytes, *, now_ms: int) -> Issued | None:
-    """A key for a store that has none, not even an ended one; None if it has. Raises StorageError.
+async def first_key(store: Store, data_dir: Path, *, now_ms: int) -> Issued | None:
+    """A key for a store that has none, not even an ended one; None if it has.
 
-    It belongs to the account `default`, or to the oldest one if that was renamed.
+    It belongs to the account `default`, or to the oldest one if that was renamed. Raises
+    ConfigError, StorageError.
     """
     directory = await everything(store)
     if directory.keys:
         return None
     accounts = sorted(directory.accounts, key=lambda account: account.name != FIRST_ACCOUNT)
-    return await create_key(store, secret, accounts[0].id, KeySettings(name="first"), now_ms=now_ms)
+    first = KeySettings(name="first")
+    return await create_key(store, data_dir, accounts[0].id, first, now_ms=now_ms)
 
 
 async def update_key(store: Store, ref: str, settings: KeySettings) -> Key:
@@ -173,13 +186,15 @@ async def update_key(store: Store, ref: str, settings: KeySettings) -> Key:
 
 
 async def rotate_key(
-    store: Store, secret: bytes, ref: str, *, overlap_ms: int, now_ms: int
+    store: Store, data_dir: Path, ref: str, *, overlap_ms: int, now_ms: int
 ) -> Issued:
     """A new key with the name and settings of an old one, which expires after the overlap.
 
-    The old one gets its id behind its name. Raises RefusedError when it has ended already.
+    The old one gets its id behind its name. Raises RefusedError when it has ended already, and
+    ConfigError, StorageError.
     """
-    old = find_key(await everything(store), ref)
+    directory = await everything(store)
+    secret, old = secret_for(directory, data_dir), find_key(directory, ref)
     if state(old, now_ms=now_ms) != "active":
         raise RefusedError(f"Key {old.name!r} has ended. Create a new one instead.")
     token = mint_key()
@@ -196,6 +211,17 @@ async def rotate_key(
     await store.save(old)
     await store.save(new)
     return Issued(new, token, old)
+
+
+def replaced_by(key: Key, directory: Directory, *, now_ms: int) -> list[Key]:
+    """The keys that rotation replaced by this one, as far as they still work."""
+    return [
+        other
+        for other in directory.keys
+        if other.account_id == key.account_id
+        and other.name == f"{key.name} ({other.id})"
+        and state(other, now_ms=now_ms) == "active"
+    ]
 
 
 async def revoke_key(store: Store, ref: str, *, now_ms: int) -> Key:

@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mintoken.accounts import Accounts
+from mintoken.admin import secret_for
 from mintoken.clock import utc_ms
 from mintoken.config import Config
 from mintoken.context import (
@@ -29,7 +30,6 @@ from mintoken.context import (
     ServerState,
 )
 from mintoken.errors import TokenizerError
-from mintoken.keys import server_secret
 from mintoken.ledger import Ledger
 from mintoken.logs import frames
 from mintoken.middlewares.auth import auth
@@ -78,9 +78,9 @@ async def _accounts_and_ledger(app: web.Application) -> AsyncIterator[None]:
     config = app[CONFIG]
     store = await open_sqlite(config.storage.data_dir, clock_ms=app[CLOCK])
     try:
-        app[SECRET] = server_secret(config.storage.data_dir)
         accounts = app[ACCOUNTS] = Accounts(store)
         await accounts.refresh()
+        app[SECRET] = secret_for(accounts.directory, config.storage.data_dir)
         ledger = app[LEDGER] = Ledger(store, counts=config.quota.counts)
         await ledger.recover()
         refreshing = _task(accounts.keep_fresh(), "accounts")

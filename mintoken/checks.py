@@ -18,14 +18,13 @@ from mintoken.errors import ConfigError, StorageError, TokenizerError
 from mintoken.keys import SECRET_FILE, server_secret
 from mintoken.prompts import load_prompts
 from mintoken.stores import sqlite_file
-from mintoken.stores.sqlite import open_sqlite
+from mintoken.stores.sqlite import DATABASE_FILE, open_sqlite
 from mintoken.tokens import Tokenizer
 
 OLDEST_SQLITE = (3, 38)
 """The first with the operator ->> that the store's statements use."""
 OLDEST_AIOHTTP = (3, 14, 4)
 """Older ones have known holes."""
-DATABASE_FILE = "mintoken.db"
 NOT_THERE = "not there yet; the first start makes it"
 
 Clock = Callable[[], int]
@@ -69,7 +68,7 @@ def examine(config: Config, *, clock_ms: Clock, accounts: bool = False) -> list[
         try:
             findings += look()
         except (OSError, sqlite3.Error, StorageError, ConfigError, TokenizerError) as error:
-            findings.append(Finding(name, Verdict.BAD, str(error)))
+            findings.append(Finding(name, Verdict.BAD, str(error).partition("\n")[0]))
     return findings
 
 
@@ -82,8 +81,13 @@ def _data_dir(path: Path) -> Iterator[Finding]:
 
 
 def _server_secret(data_dir: Path) -> Iterator[Finding]:
-    path = data_dir / SECRET_FILE
+    path, database_path = data_dir / SECRET_FILE, data_dir / DATABASE_FILE
     if not path.exists():
+        if database_path.exists():
+            with _reading(database_path) as database:
+                [(in_use,)] = database.execute("SELECT count(*) FROM keys WHERE revoked_at IS NULL")
+            if in_use:
+                server_secret(data_dir, expected=True)
         yield Finding("server secret", Verdict.OK, NOT_THERE)
         return
     server_secret(data_dir)
@@ -102,13 +106,19 @@ def _database(path: Path, clock_ms: Clock) -> Iterator[Finding]:
         yield Finding("database", Verdict.OK, NOT_THERE)
         return
     asyncio.run(sqlite_file.ensure(path, now_ms=clock_ms()))
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+    with _reading(path) as database:
         [(version,)] = database.execute("PRAGMA user_version").fetchall()
         problems = [line for (line,) in database.execute("PRAGMA integrity_check(10)")]
     if problems == ["ok"]:
         yield Finding("database", Verdict.OK, f"intact, schema version {version}")
     else:
-        yield from (Finding("database", Verdict.BAD, problem) for problem in problems)
+        advice = "; it was left as it is: restore a backup"
+        first = problems[0].partition("\n")[0]
+        yield Finding("database", Verdict.BAD, f"damaged ({first}){advice}")
+
+
+def _reading(path: Path) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True))
 
 
 def _accounts(data_dir: Path, clock_ms: Clock) -> Iterator[Finding]:

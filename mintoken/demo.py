@@ -16,7 +16,6 @@ from aiohttp_sse_client.client import EventSource
 from mintoken import admin, logs, tables
 from mintoken.clock import month_of, utc_ms
 from mintoken.config import Address, Config, ServerConfig, StorageConfig, UpstreamConfig
-from mintoken.keys import server_secret
 from mintoken.models import GroupBy, Intensity
 from mintoken.server import running
 from mintoken.stand_in import MODEL, QUESTION, stand_in
@@ -107,10 +106,9 @@ async def _key(config: Config, intensity: Intensity) -> str:
     """A key for one answer, so that the usage by key is that of the answer."""
     store = await _open(config)
     try:
-        secret = server_secret(config.storage.data_dir)
         settings = admin.KeySettings(name=f"demo, {intensity}")
         issued = await admin.create_key(
-            store, secret, admin.FIRST_ACCOUNT, settings, now_ms=utc_ms()
+            store, config.storage.data_dir, admin.FIRST_ACCOUNT, settings, now_ms=utc_ms()
         )
         return issued.token
     finally:

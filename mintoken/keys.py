@@ -45,14 +45,22 @@ def prefix(token: str) -> str:
     return token[:12]
 
 
-def server_secret(data_dir: Path) -> bytes:
-    """The secret of this data directory (32 bytes), made on the first start.
+def server_secret(data_dir: Path, *, expected: bool = False) -> bytes:
+    """The secret of this data directory (32 bytes), made on the first start unless `expected`.
 
-    Raises ConfigError when the file holds anything else: the keys in the database are then of no
-    use, and a new secret would hide that. Raises OSError when it cannot be read or written.
+    Raises ConfigError when it is missing though expected, or holds anything else: the keys in the
+    database are then of no use, and a new secret would hide that. Raises OSError when it cannot be
+    read or written.
     """
     path = data_dir / SECRET_FILE
     if not path.exists():
+        if expected:
+            raise ConfigError(
+                [
+                    f"{path} is missing, and the keys in the database are of no use without it. "
+                    "Restore it from a backup, or revoke every key to start with a new one."
+                ]
+            )
         _create_secret(path)
     secret = path.read_bytes()
     if len(secret) != SECRET_BYTES:

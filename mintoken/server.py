@@ -4,7 +4,7 @@ import asyncio
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -152,8 +152,9 @@ class Listening:
 class Server:
     """One process's listeners over one application."""
 
-    def __init__(self, config: Config, *, clock: Clock) -> None:
+    def __init__(self, config: Config, sockets: Sequence[socket.socket], *, clock: Clock) -> None:
         self._config = config
+        self._sockets = sockets
         self._app = build_app(config, clock=clock)
         self._runner = web.AppRunner(
             self._app, handler_cancellation=True, access_log=None, shutdown_timeout=LAST_WORDS_S
@@ -161,32 +162,33 @@ class Server:
         self._listeners: list[asyncio.Server] = []
 
     async def start(self) -> Listening:
-        """Open everything and listen. Raises OSError when an address cannot be had."""
-        server = self._config.server
-        wanted = list(dict.fromkeys((server.listen, server.admin_listen)))
-        sockets = [_bind(address) for address in wanted]
+        """Open everything and take connections. Raises ConfigError, StorageError."""
         await self._runner.setup()
         loop = asyncio.get_running_loop()
-        for sock in sockets:
+        for sock in self._sockets:
             self._listeners.append(await loop.create_server(self._connection, sock=sock))
-        bound = [Address(*sock.getsockname()[:2]) for sock in sockets]
+        bound = [Address(*sock.getsockname()[:2]) for sock in self._sockets]
         return Listening(bound[0], bound[-1])
 
     def _connection(self) -> Connection:
         assert self._runner.server is not None
         return Connection(self._runner.server, self._config)
 
-    async def drain(self) -> None:
-        """Take nothing new, let what runs finish within `drain_timeout`, then say goodbye."""
-        state = self._app[STATE]
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """Take nothing new and let what runs finish; what has not by the end is told so.
+
+        The end is after `drain_timeout` seconds, or when `hurry` is set.
+        """
+        state, timeout = self._app[STATE], self._config.server.drain_timeout
         state.draining = True
+        structlog.get_logger().info("draining", requests=state.in_flight, up_to_s=timeout)
         for listener in self._listeners:
             listener.close()
         self._close_idle()
-        if not await self._idle_within(self._config.server.drain_timeout):
-            structlog.get_logger().warning("drain_timeout", requests=state.in_flight)
+        if not await self._idle_within(timeout, hurry):
+            structlog.get_logger().warning("drain_cut_short", requests=state.in_flight)
             self._app[UPSTREAM].interrupt()
-            await self._idle_within(LAST_WORDS_S)
+            await self._idle_within(LAST_WORDS_S, asyncio.Event())
 
     def _close_idle(self) -> None:
         assert self._runner.server is not None
@@ -194,11 +196,11 @@ class Server:
             if isinstance(connection, Connection):
                 connection.close_if_idle()
 
-    async def _idle_within(self, seconds: float) -> bool:
+    async def _idle_within(self, seconds: float, hurry: asyncio.Event) -> bool:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while self._app[STATE].in_flight:
-            if loop.time() >= deadline:
+            if loop.time() >= deadline or hurry.is_set():
                 return False
             await asyncio.sleep(0.02)
         return True
@@ -207,7 +209,15 @@ class Server:
         """Close every connection, settle what is left and close the store."""
         for listener in self._listeners:
             listener.close()
+        for sock in self._sockets:
+            sock.close()
         await self._runner.cleanup()
+
+
+def bind(config: Config) -> list[socket.socket]:
+    """The listening sockets, the public one first. Raises OSError."""
+    wanted = dict.fromkeys((config.server.listen, config.server.admin_listen))
+    return [_bind(address) for address in wanted]
 
 
 def _bind(address: Address) -> socket.socket:
@@ -216,40 +226,53 @@ def _bind(address: Address) -> socket.socket:
 
 
 @asynccontextmanager
-async def running(config: Config, *, clock: Clock = utc_ms) -> AsyncIterator[Listening]:
-    """A server in this process, drained and closed on the way out. Raises OSError, StorageError."""
-    server = Server(config, clock=clock)
+async def running(
+    config: Config,
+    *,
+    sockets: Sequence[socket.socket] = (),
+    clock: Clock = utc_ms,
+    hurry: asyncio.Event | None = None,
+) -> AsyncIterator[Listening]:
+    """A server in this process, drained and closed on the way out; `hurry` cuts the drain short.
+
+    Without `sockets` it binds its own. Raises OSError, ConfigError, StorageError.
+    """
+    server = Server(config, sockets or bind(config), clock=clock)
     try:
         yield await server.start()
-        await server.drain()
+        await server.drain(hurry or asyncio.Event())
     finally:
         await server.close()
 
 
-def run(config: Config, *, notify_socket: str = "") -> int:
-    """Serve until SIGTERM or SIGINT, then drain; the exit code.
+def run(config: Config, *, greet: Callable[[], None], notify_socket: str = "") -> int:
+    """Serve until SIGTERM or SIGINT, then drain, a second one cuts that short; the exit code.
 
-    `notify_socket` is systemd's NOTIFY_SOCKET, if it waits for one. Raises OSError, StorageError.
+    `greet` is called once the addresses are had. `notify_socket` is systemd's NOTIFY_SOCKET, if
+    it waits for one. Raises OSError, ConfigError, StorageError.
     """
     logs.configure()
     _raise_file_limit()
+    sockets = bind(config)
+    greet()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, lambda state: _notify(notify_socket, state)))
+        runner.run(_serve(config, sockets, lambda state: _notify(notify_socket, state)))
     return 0
 
 
-async def _serve(config: Config, notify: Callable[[str], None]) -> None:
-    stop = asyncio.Event()
+async def _serve(
+    config: Config, sockets: Sequence[socket.socket], notify: Callable[[str], None]
+) -> None:
+    stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
     log = structlog.get_logger()
-    async with running(config) as listening:
+    async with running(config, sockets=sockets, hurry=hurry) as listening:
         log.info("listening", public=str(listening.public), admin=str(listening.admin))
         notify("READY=1")
         await stop.wait()
         notify("STOPPING=1")
-        log.info("draining")
     log.info("stopped")
 
 

@@ -8,13 +8,12 @@ import pytest
 
 from mintoken import admin
 from mintoken.admin import KeySettings, RefusedError
-from mintoken.errors import NameTakenError
-from mintoken.keys import hash_key, is_well_formed
+from mintoken.errors import ConfigError, NameTakenError
+from mintoken.keys import SECRET_FILE, hash_key, is_well_formed, server_secret
 from mintoken.models import Intensity, Key
 from mintoken.stores.sqlite import SqliteStore, open_sqlite
 
 NOW_MS = 1_790_000_000_000
-SECRET = b"s" * 32
 KEY = Key(
     id="key_1",
     account_id="acc_1",
@@ -33,28 +32,33 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await opened.close()
 
 
-async def test_the_first_key_is_made_once_and_never_again(store: SqliteStore) -> None:
-    issued = await admin.first_key(store, SECRET, now_ms=NOW_MS)
+async def test_the_first_key_is_made_once_and_never_again(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    issued = await admin.first_key(store, tmp_path, now_ms=NOW_MS)
     assert issued is not None
     assert is_well_formed(issued.token)
-    assert issued.key.hash == hash_key(SECRET, issued.token)
+    assert issued.key.hash == hash_key(server_secret(tmp_path), issued.token)
     assert issued.token not in repr(issued)
     await admin.revoke_key(store, issued.key.id, now_ms=NOW_MS)
-    assert await admin.first_key(store, SECRET, now_ms=NOW_MS) is None
+    assert await admin.first_key(store, tmp_path, now_ms=NOW_MS) is None
 
 
 async def test_the_first_key_finds_an_account_even_if_default_was_renamed(
     store: SqliteStore,
+    tmp_path: Path,
 ) -> None:
     renamed = await admin.update_account(store, "default", name="ours")
-    issued = await admin.first_key(store, SECRET, now_ms=NOW_MS)
+    issued = await admin.first_key(store, tmp_path, now_ms=NOW_MS)
     assert issued is not None
     assert issued.key.account_id == renamed.id
 
 
-async def test_keys_without_a_name_get_the_next_free_one(store: SqliteStore) -> None:
+async def test_keys_without_a_name_get_the_next_free_one(
+    store: SqliteStore, tmp_path: Path
+) -> None:
     async def created(settings: KeySettings) -> str:
-        issued = await admin.create_key(store, SECRET, "default", settings, now_ms=NOW_MS)
+        issued = await admin.create_key(store, tmp_path, "default", settings, now_ms=NOW_MS)
         return issued.key.name
 
     assert [await created(KeySettings()) for _ in range(3)] == ["key-1", "key-2", "key-3"]
@@ -102,3 +106,16 @@ def test_settings_change_what_they_name(settings: KeySettings, changes: dict[str
 def test_names_that_people_cannot_read_are_refused(name: str) -> None:
     with pytest.raises(RefusedError):
         admin.usable_name(name)
+
+
+async def test_a_lost_secret_ends_no_key_unasked(store: SqliteStore, tmp_path: Path) -> None:
+    issued = await admin.create_key(store, tmp_path, "default", KeySettings(), now_ms=NOW_MS)
+    (tmp_path / SECRET_FILE).unlink()
+    with pytest.raises(ConfigError, match="server_secret is missing"):
+        await admin.create_key(store, tmp_path, "default", KeySettings(), now_ms=NOW_MS)
+    with pytest.raises(ConfigError, match="revoke every key"):
+        await admin.rotate_key(store, tmp_path, issued.key.id, overlap_ms=0, now_ms=NOW_MS)
+    assert not (tmp_path / SECRET_FILE).exists()
+    await admin.revoke_key(store, issued.key.id, now_ms=NOW_MS)
+    await admin.create_key(store, tmp_path, "default", KeySettings(), now_ms=NOW_MS)
+    assert (tmp_path / SECRET_FILE).exists()

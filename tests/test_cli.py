@@ -162,6 +162,17 @@ def test_a_name_that_two_accounts_use_needs_an_id(cli: Cli) -> None:
     assert cli("keys", "revoke", ids[1]).code == 0
 
 
+def test_revoking_a_new_key_tells_of_the_old_one_that_still_works(cli: Cli) -> None:
+    old = cli("keys", "create", "--name", "app", "--json").json
+    cli("keys", "rotate", "app", "--overlap", "1h")
+    told = cli("keys", "revoke", "app").out
+    assert "still works until 2" in told
+    command = told.rpartition("mintoken ")[2].split()
+    assert command[-1] == old["id"]
+    assert cli(*command).code == 0
+    assert "still works" not in cli("keys", "revoke", old["id"]).out
+
+
 # --- Accounts and usage -------------------------------------------------------------------------
 
 
@@ -222,6 +233,9 @@ async def test_usage_adds_up_what_was_recorded(start_proxy: StartProxy) -> None:
         ["accounts", "create"],
         ["usage", "--month", "2026-13"],
         ["usage", "--by", "color"],
+        ["usage", "--csv", "--json"],
+        ["keys", "update", "app"],
+        ["accounts", "update", "default"],
     ],
     ids=" ".join,
 )
@@ -239,7 +253,9 @@ def test_misuse_is_exit_2(cli: Cli, arguments: list[str]) -> None:
         ["keys", "create", "--account", "nobody"],
         ["keys", "create", "--name", "two\nlines"],
         ["accounts", "create", " "],
-        ["usage", "--account", "nobody"],
+        ["keys", "list"],
+        ["accounts", "list"],
+        ["usage"],
     ],
     ids=" ".join,
 )
@@ -301,7 +317,7 @@ def test_a_foreign_database_is_one_clear_line(tmp_path: Path) -> None:
 def test_a_ledger_that_another_process_keeps_locked_is_exit_1_and_one_line(
     tmp_path: Path,
 ) -> None:
-    assert process("keys", "list", cwd=tmp_path).returncode == 0
+    assert process("keys", "create", cwd=tmp_path).returncode == 0
     with (tmp_path / "data" / "ledger.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         ran = process("keys", "list", cwd=tmp_path)
@@ -369,3 +385,31 @@ def test_an_address_in_use_is_exit_1_and_one_line(tmp_path: Path) -> None:
     assert ran.returncode == 1
     assert address.rpartition(":")[2] in ran.stderr
     assert ran.stderr.count("\n") == 1
+    assert ran.stdout == ""
+
+
+def test_who_only_looks_makes_nothing(cli: Cli, tmp_path: Path) -> None:
+    for command in (["keys", "list"], ["accounts", "list"], ["usage"]):
+        assert "There is no database in data" in cli(*command).err
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_lost_secret_is_exit_78_until_no_key_needs_it(cli: Cli, tmp_path: Path) -> None:
+    key = cli("keys", "create", "--json").json
+    secret = tmp_path / "data" / "server_secret"
+    secret.unlink()
+    for command in (["keys", "create"], ["serve"], ["check"]):
+        ran = cli(*command)
+        assert ran.code == (1 if command == ["check"] else 78)
+        assert "Restore it from a backup" in ran.out + ran.err
+    assert not secret.exists()
+    cli("keys", "revoke", key["id"])
+    assert cli("keys", "create").code == 0
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_what_to_do(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file, where a folder should be")
+    ran = cli("keys", "create")
+    assert ran.code == 1
+    assert "data" in ran.err
+    assert "storage.data_dir" in ran.err

@@ -56,6 +56,22 @@ async def test_sigterm_lets_streams_finish_and_settles_the_rest(
     assert await audit(served.data_dir) == []
 
 
+async def test_a_second_signal_cuts_the_drain_short(served: Served, upstream: FakeUpstream) -> None:
+    upstream.play(stream_head(), delta("a"), STALL)
+    async with aiohttp.ClientSession(headers=served.headers) as session:
+        await served.start(session)
+        url, body = f"{served.url}/v1/chat/completions", CHAT | {"stream": True}
+        endless = await session.post(url, json=body)
+        stopping = asyncio.create_task(served.stop(signal.SIGINT))
+        await eventually(lambda: b'"draining"' in served.log.read_bytes())
+        assert await served.stop(signal.SIGINT) == 0
+        await stopping
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await endless.read()
+    assert b'"requests":1' in served.log.read_bytes().replace(b" ", b"")
+    assert await audit(served.data_dir) == []
+
+
 @pytest.mark.usefixtures("many_files")
 async def test_500_open_streams_cost_less_than_100_kb_each(
     served: Served, upstream: FakeUpstream

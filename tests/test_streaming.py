@@ -26,6 +26,10 @@ from fake_upstream import (
     usage_chunk,
 )
 
+from mintoken.models import Intensity
+from mintoken.prompts import load_prompts
+from mintoken.tokens import Tokenizer
+
 STREAM = CHAT | {"stream": True}
 
 
@@ -246,6 +250,19 @@ async def test_all_choices_reasoning_and_tool_calls_are_counted(
     (row,) = await proxy.settled()
     assert row["output_tokens"] >= 12
     assert row["input_tokens"] > 0
+
+
+async def test_the_prompt_is_counted_as_it_was_sent(proxy: Proxy, upstream: FakeUpstream) -> None:
+    for intensity in ("none", "full"):
+        upstream.play(stream_head(), delta("Hi"), delta(finish="stop"), DONE, END)
+        await proxy.post(STREAM, X_Mintoken_Intensity=intensity)
+    plain, injected = await proxy.settled(2)
+    text = load_prompts().text(Intensity.FULL)
+    tokenizer = Tokenizer(None)
+    tokenizer.load()
+    added = tokenizer.count(text, "gpt-4o")
+    # A message of its own costs 3 tokens and its role 1, as OpenAI's cookbook counts.
+    assert injected["input_tokens"] - plain["input_tokens"] == added + 4
 
 
 async def test_odd_names_from_the_provider_do_not_upset_the_ledger(

@@ -6,6 +6,7 @@ import typer
 
 from mintoken import admin
 from mintoken.cli.base import (
+    NOTHING_GIVEN,
     AsJson,
     ConfigPath,
     NewName,
@@ -61,7 +62,7 @@ def create(
 @accounts.command("list")
 def list_(config: ConfigPath = None, *, as_json: AsJson = False) -> None:
     """Show the accounts, and what they used this month (UTC) of their limits."""
-    rows = in_store(configured(config), _rows)
+    rows = in_store(configured(config), _rows, looks=True)
     show_list(rows, COLUMNS, as_json=as_json, no_limit_at_0=("monthly_tokens",))
 
 
@@ -86,6 +87,8 @@ def update(
     as_json: AsJson = False,
 ) -> None:
     """Change what is given; a running server follows within a second."""
+    if name is None and monthly_tokens is None:
+        raise typer.BadParameter(NOTHING_GIVEN)
     changed = in_store(
         configured(config),
         lambda store: admin.update_account(

@@ -11,9 +11,11 @@ import typer
 from mintoken import tables
 from mintoken.clock import utc_ms
 from mintoken.config import Config, load_config
-from mintoken.keys import server_secret
+from mintoken.errors import StorageError
 from mintoken.stores.base import Store
-from mintoken.stores.sqlite import open_sqlite
+from mintoken.stores.sqlite import DATABASE_FILE, open_sqlite
+
+NOTHING_GIVEN = "Give at least one option that says what to change."
 
 _T = TypeVar("_T")
 
@@ -43,16 +45,20 @@ def configured(path: Path | None) -> Config:
     return load_config(path, os.environ)
 
 
-def secret_of(config: Config) -> bytes:
-    """The server's secret, made if it is not there. Raises ConfigError."""
-    return server_secret(config.storage.data_dir)
+def in_store(config: Config, work: Callable[[Store], Awaitable[_T]], *, looks: bool = False) -> _T:
+    """Do something in the store, and close it again. Who only looks does not create one.
 
-
-def in_store(config: Config, work: Callable[[Store], Awaitable[_T]]) -> _T:
-    """Do something in the store, and close it again. Raises StorageError, and what `work` does."""
+    Raises StorageError, and what `work` does.
+    """
+    data_dir = config.storage.data_dir
+    if looks and not (data_dir / DATABASE_FILE).exists():
+        raise StorageError(
+            f"There is no database in {data_dir} (storage.data_dir). Name the configuration with "
+            "--config, go to the folder where the server runs, or start it first."
+        )
 
     async def opened() -> _T:
-        store = await open_sqlite(config.storage.data_dir, clock_ms=utc_ms)
+        store = await open_sqlite(data_dir, clock_ms=utc_ms)
         try:
             return await work(store)
         finally:

@@ -9,12 +9,12 @@ import typer
 
 from mintoken import admin
 from mintoken.cli.base import (
+    NOTHING_GIVEN,
     AsJson,
     ConfigPath,
     NewName,
     configured,
     in_store,
-    secret_of,
     show,
     show_list,
 )
@@ -42,8 +42,7 @@ LIMIT = 10**9
 
 KeyRef = Annotated[str, typer.Argument(metavar="ID", help="The key's id or name.")]
 Level = Annotated[
-    Intensity | None,
-    typer.Option(help="The level for requests that name none.", show_default="full"),
+    Intensity | None, typer.Option(help="The level for requests that name none; 'full' at first.")
 ]
 Expiry = Annotated[
     str | None, typer.Option(metavar="DATE", help="ISO 8601 date or time, in UTC; or 'never'.")
@@ -89,7 +88,7 @@ def create(
     issued = _in_store(
         options,
         lambda store: admin.create_key(
-            store, secret_of(options), account, settings, now_ms=utc_ms()
+            store, options.storage.data_dir, account, settings, now_ms=utc_ms()
         ),
     )
     _show_issued(*issued, as_json=as_json)
@@ -98,7 +97,7 @@ def create(
 @keys.command("list")
 def list_(config: ConfigPath = None, *, as_json: AsJson = False) -> None:
     """Show the keys, without their secrets."""
-    directory = in_store(configured(config), admin.everything)
+    directory = in_store(configured(config), admin.everything, looks=True)
     rows = [admin.key_document(key, directory, now_ms=utc_ms()) for key in directory.keys]
     show_list(rows, COLUMNS, as_json=as_json, no_limit_at_0=("rpm", "concurrency"))
 
@@ -123,6 +122,8 @@ def update(
         concurrency=concurrency,
         expires_at=_expiry_ms(expires),
     )
+    if settings == admin.KeySettings():
+        raise typer.BadParameter(NOTHING_GIVEN)
     changed, directory = _in_store(
         configured(config), lambda store: admin.update_key(store, key, settings)
     )
@@ -145,7 +146,7 @@ def rotate(
     issued = _in_store(
         options,
         lambda store: admin.rotate_key(
-            store, secret_of(options), key, overlap_ms=overlap_ms, now_ms=utc_ms()
+            store, options.storage.data_dir, key, overlap_ms=overlap_ms, now_ms=utc_ms()
         ),
     )
     _show_issued(*issued, as_json=as_json)
@@ -158,7 +159,14 @@ def revoke(key: KeyRef, config: ConfigPath = None, *, as_json: AsJson = False) -
         configured(config), lambda store: admin.revoke_key(store, key, now_ms=utc_ms())
     )
     document = admin.key_document(ended, directory, now_ms=utc_ms())
-    show(document, f"Key {ended.name} is revoked.", as_json=as_json)
+    sentence = f"Key {ended.name} is revoked."
+    for key_before in admin.replaced_by(ended, directory, now_ms=utc_ms()):
+        until = admin.utc_text(key_before.expires_at)
+        sentence += (
+            f"\nThe key that it replaced still works until {until}. To end that too: "
+            f"mintoken keys revoke {key_before.id}"
+        )
+    show(document, sentence, as_json=as_json)
 
 
 def _in_store(config: Config, work: Callable[[Store], Awaitable[_T]]) -> tuple[_T, Directory]:

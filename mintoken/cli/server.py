@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mintoken import admin, tables
-from mintoken.cli.base import AsJson, ConfigPath, configured, in_store, secret_of
+from mintoken.cli.base import AsJson, ConfigPath, configured, in_store
 from mintoken.clock import utc_ms
 from mintoken.config import Address
 
@@ -50,13 +50,18 @@ def serve(config: ConfigPath = None) -> None:
     from mintoken.server import run
 
     options = configured(config)
-    issued = in_store(
-        options, lambda store: admin.first_key(store, secret_of(options), now_ms=utc_ms())
-    )
-    if issued is not None:
-        base_url = _base_url(options.server.listen)
-        print(FIRST_KEY.format(token=issued.token, base_url=base_url), flush=True)
-    raise typer.Exit(run(options, notify_socket=os.environ.get("NOTIFY_SOCKET", "")))
+
+    def greet() -> None:
+        issued = in_store(
+            options,
+            lambda store: admin.first_key(store, options.storage.data_dir, now_ms=utc_ms()),
+        )
+        if issued is not None:
+            base_url = _base_url(options.server.listen)
+            print(FIRST_KEY.format(token=issued.token, base_url=base_url), flush=True)
+
+    notify_socket = os.environ.get("NOTIFY_SOCKET", "")
+    raise typer.Exit(run(options, greet=greet, notify_socket=notify_socket))
 
 
 def _base_url(listen: Address) -> str:

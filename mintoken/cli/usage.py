@@ -37,6 +37,8 @@ def usage(
     as_json: AsJson = False,
 ) -> None:
     """Show what was used: requests that ended, and their tokens."""
+    if as_csv and as_json:
+        raise typer.BadParameter("Choose one of --csv and --json.", param_hint="--csv")
     month = _checked(month) if month else month_of(utc_ms())
 
     async def work(store: Store) -> tuple[list[UsageLine], Directory]:
@@ -44,7 +46,7 @@ def usage(
         asked = admin.find_account(directory, account).id if account else None
         return await store.report(month=month, group_by=by, account_id=asked), directory
 
-    lines, directory = in_store(configured(config), work)
+    lines, directory = in_store(configured(config), work, looks=True)
     rows = [_row(line, by, directory) for line in lines]
     total: dict[str, object] = {"group": "Total"}
     total |= {name: sum(getattr(line, name) for line in lines) for name in COUNTS}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
 from aiohttp import web
@@ -58,6 +59,9 @@ async def chat(request: web.Request) -> web.StreamResponse:
     ctx.decision = decide(ctx, turn)
     text = request.app[PROMPTS].text(ctx.decision.intensity)
     sent = await _run(body, PROTOCOL.inject, body, turn, text) if text else body
+    if sent is not body:
+        # Whoever has to count the prompt counts the one that was sent.
+        ctx.turn = replace(turn, prompt=lambda: PROTOCOL.read(sent).prompt())
     ctx.month = await _reserve(request, turn, bytes_in=len(body), injected=sent is not body)
     with await _ask(request, sent) as answer:
         ctx.status = answer.status

@@ -30,6 +30,8 @@ from mintoken.stores.sqlite_file import translated
 
 _T = TypeVar("_T")
 
+DATABASE_FILE = "mintoken.db"
+
 _WAL_LIMIT_BYTES = 4 * 1024 * 1024
 
 
@@ -51,7 +53,7 @@ async def open_sqlite(data_dir: Path, *, clock_ms: Callable[[], int]) -> "Sqlite
 
 
 async def _open_locked(data_dir: Path, lock: LedgerLock, now_ms: int) -> "SqliteStore":
-    path = data_dir / "mintoken.db"
+    path = data_dir / DATABASE_FILE
     await sqlite_file.ensure(path, now_ms=now_ms)
     async with AsyncExitStack() as connections:
         writer = await connections.enter_async_context(sqlite_file.connect(path, mode="rw"))

@@ -1,5 +1,6 @@
 """The SQLite file itself: made whole or not at all, checked before it is touched, migrated."""
 
+import errno
 import os
 import sqlite3
 import uuid
@@ -20,6 +21,9 @@ _APPLICATION_ID_AT = (
 )
 _BUSY_S = 2.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_NOT_OURS = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST,
+}  # fmt: skip
 _ADVICE = "It was left as it is: move it away, or set storage.data_dir to another folder."
 
 
@@ -33,6 +37,11 @@ def translated() -> Iterator[None]:
             raise ForeignDatabaseError(
                 f"The database is damaged ({error}). It was left as it is: restore a backup, "
                 "or move it away to start with an empty one."
+            ) from error
+        if isinstance(error, OSError) and error.errno in _NOT_OURS:
+            raise StorageError(
+                f"{error.filename}: {error.strerror}. Run this as the user that owns "
+                "storage.data_dir, or set that to a directory where this user can write."
             ) from error
         raise StorageError(f"The database cannot do it just now: {error}") from error
 
