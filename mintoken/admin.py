@@ -171,6 +171,7 @@ async def first_key(store: Store, data_dir: Path, *, now_ms: int) -> Issued | No
     ConfigError, StorageError.
     """
     directory = await everything(store)
+    secret_for(directory, data_dir)
     if directory.keys:
         return None
     accounts = sorted(directory.accounts, key=lambda account: account.name != FIRST_ACCOUNT)

@@ -41,6 +41,8 @@ class ServerState:
     """What this process is doing just now."""
 
     draining: bool = False
+    retiring: bool = False
+    """A successor has taken over; what is open is answered, and closed after it."""
     in_flight: int = 0
     buffered_bytes: int = 0
     """Request bodies held in memory."""

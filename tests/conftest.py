@@ -228,6 +228,7 @@ class Served:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "mintoken", "serve",
                 env=self.environ, stdout=log, stderr=log, cwd=self.log.parent,
+                start_new_session=True,
             )  # fmt: skip
         for _ in range(2000):
             assert self.process.returncode is None, self.log.read_text()
@@ -238,14 +239,25 @@ class Served:
                 await asyncio.sleep(0.01)
         pytest.fail("the server did not start in 20 s")
 
-    def rss_kb(self) -> int:
+    def workers(self) -> list[int]:
+        """The process ids of the parent's children."""
         assert self.process is not None
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        pid = self.process.pid
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def rss_kb(self) -> int:
+        """The memory of the only worker."""
+        [pid] = self.workers()
+        status = Path(f"/proc/{pid}/status").read_text()
         return next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
 
     async def stop(self, number: int) -> int:
+        """Send the signal to the parent, SIGKILL to its workers too; the exit code."""
         assert self.process is not None
-        self.process.send_signal(number)
+        if number == signal.SIGKILL:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
         return await asyncio.wait_for(self.process.wait(), 30)
 
 

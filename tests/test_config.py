@@ -107,7 +107,7 @@ def test_a_named_file_that_is_missing_or_unreadable_is_a_problem(tmp_path: Path)
         ("server", "listen", '"0.0.0.0:80"', Address("0.0.0.0", 80)),
         ("server", "listen", '"[::1]:0"', Address("::1", 0)),
         ("server", "listen", '"localhost:65535"', Address("localhost", 65535)),
-        ("server", "workers", "1", 1),
+        ("server", "workers", "4", 4),
         ("server", "drain_timeout", "0", 0.0),
         ("server", "write_timeout", "0.05", 0.05),
         ("upstream", "base_url", '"http://127.0.0.1:9/v1/"', "http://127.0.0.1:9/v1"),
@@ -138,7 +138,7 @@ def test_good_values_are_taken(
         ("server", "listen", '"a:65536"', "65535"),
         ("server", "listen", '"http://a:1"', "host:port"),
         ("server", "listen", "8787", "host:port"),
-        ("server", "workers", "2", "one process"),
+        ("server", "workers", "65", "from 1 to 64"),
         ("server", "workers", "true", "whole number"),
         ("server", "workers", '"1"', "whole number"),
         ("server", "max_body_bytes", "1.5", "whole number"),
@@ -235,7 +235,7 @@ def test_near_misses_are_recognized(tmp_path: Path) -> None:
 
 
 def test_a_syntax_error_is_named_with_its_line_beside_the_other_problems(tmp_path: Path) -> None:
-    found = problems(written(tmp_path, "[server]\n\nlisten = \n"), MINTOKEN_SERVER_WORKERS="9")
+    found = problems(written(tmp_path, "[server]\n\nlisten = \n"), MINTOKEN_SERVER_WORKERS="99")
     assert len(found) == 2
     assert "TOML" in found[0]
     assert "line 3" in found[0]

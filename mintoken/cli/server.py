@@ -4,6 +4,7 @@ What they need is imported when they run: it takes most of a second, which other
 """
 
 import os
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Annotated
 
@@ -12,7 +13,7 @@ import typer
 from mintoken import admin, tables
 from mintoken.cli.base import AsJson, ConfigPath, configured, in_store
 from mintoken.clock import utc_ms
-from mintoken.config import Address
+from mintoken.config import Address, Config
 
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell callers a usable one
 FIRST_KEY = """\
@@ -47,21 +48,33 @@ or from Python, with the official SDK:
 
 def serve(config: ConfigPath = None) -> None:
     """Run the proxy until SIGTERM or Ctrl-C; the very first start makes a key and prints it."""
-    from mintoken.server import run
+    from mintoken import logs, systemd
+    from mintoken.parent import Parent, raise_file_limit
+    from mintoken.server import address_of, bind
 
     options = configured(config)
-
-    def greet() -> None:
-        issued = in_store(
+    logs.configure()
+    raise_file_limit()
+    with ExitStack() as stack:
+        sockets = systemd.inherited_sockets(os.environ) or bind(options)
+        for sock in sockets:
+            stack.enter_context(sock)
+        _greet(options, address_of(sockets[0]))
+        parent = Parent(
             options,
-            lambda store: admin.first_key(store, options.storage.data_dir, now_ms=utc_ms()),
+            sockets,
+            load=lambda: configured(config),
+            tell=lambda state: systemd.notify(os.environ, state),
         )
-        if issued is not None:
-            base_url = _base_url(options.server.listen)
-            print(FIRST_KEY.format(token=issued.token, base_url=base_url), flush=True)
+        raise typer.Exit(parent.run())
 
-    notify_socket = os.environ.get("NOTIFY_SOCKET", "")
-    raise typer.Exit(run(options, greet=greet, notify_socket=notify_socket))
+
+def _greet(config: Config, public: Address) -> None:
+    issued = in_store(
+        config, lambda store: admin.first_key(store, config.storage.data_dir, now_ms=utc_ms())
+    )
+    if issued is not None:
+        print(FIRST_KEY.format(token=issued.token, base_url=_base_url(public)), flush=True)
 
 
 def _base_url(listen: Address) -> str:

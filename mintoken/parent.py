@@ -1,0 +1,203 @@
+"""The parent process: it owns the listening sockets, keeps workers alive, reloads and stops them.
+
+Why not gunicorn, which aiohttp documents: measured with its version 27.0.1, a reload whose new
+workers cannot start takes the old ones and the whole service down. Here they stay.
+"""
+
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from mintoken.config import Config
+from mintoken.errors import ConfigError
+from mintoken.server import address_of
+from mintoken.worker import BEAT_S, RETIRE, STOP, work
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+STARTING_S = 0.02
+"""Seconds between looks at workers that are not serving yet."""
+SILENT_S = 30.0
+"""Seconds without a beat after which a worker is taken for hung and killed."""
+AGAIN_S = 1.0
+"""Seconds until a worker that died before it served is tried again."""
+
+LOG = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Worker:
+    """A child process, and what is known of it."""
+
+    pid: int
+    pipe: int
+    heard_at: float
+    """Monotonic seconds."""
+    serves: bool = False
+
+
+class Parent:
+    """Keeps `server.workers` processes serving on the given sockets until told to stop.
+
+    `load` reads the configuration again; `tell` tells systemd of a state.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        sockets: Sequence[socket.socket],
+        *,
+        load: Callable[[], Config],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._sockets = sockets
+        self._load = load
+        self._tell = tell
+        self._current: list[Worker] = []
+        self._coming: list[Worker] = []
+        """A reload's workers, until all of them serve."""
+        self._coming_config = config
+        self._leaving: list[Worker] = []
+        self._reload_wanted = self._ready = self._stopping = False
+        self._not_before = 0.0
+        self._code = 0
+
+    def run(self) -> int:
+        """The exit code, when all workers are gone. In a worker it raises SystemExit, or an error.
+
+        SIGHUP reloads; SIGTERM and SIGINT stop, and a second one does so without waiting.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        self._keep_full()
+        while self._everyone():
+            starting = not all(worker.serves for worker in self._everyone())
+            told = signal.sigtimedwait(SIGNALS, STARTING_S if starting else BEAT_S)
+            match told.si_signo if told else None:
+                case signal.SIGTERM | signal.SIGINT:
+                    self._stop()
+                case signal.SIGHUP:
+                    self._reload_wanted = True
+            self._listen()
+            self._reap()
+            if not self._stopping:
+                self._keep_full()
+                self._go_on_reloading()
+                self._tell("WATCHDOG=1")
+        LOG.info("stopped")
+        return self._code
+
+    def _everyone(self) -> list[Worker]:
+        return [*self._current, *self._coming, *self._leaving]
+
+    def _keep_full(self) -> None:
+        while len(self._current) < self._config.server.workers and _now() >= self._not_before:
+            self._current.append(self._spawn(self._config))
+        if not self._ready and all(worker.serves for worker in self._current):
+            self._ready = True
+            public, admin = self._sockets[0], self._sockets[-1]
+            LOG.info("listening", public=str(address_of(public)), admin=str(address_of(admin)))
+            self._tell("READY=1")
+
+    def _spawn(self, config: Config) -> Worker:
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        pid = os.fork()
+        if pid == 0:
+            # While one process holds the reading end of a pipe, its writer cannot see us die.
+            for other in self._everyone():
+                os.close(other.pipe)
+            os.close(reading)
+            work(config, self._sockets, writing)
+            raise SystemExit(0)
+        os.close(writing)
+        return Worker(pid, reading, _now())
+
+    def _listen(self) -> None:
+        for worker in self._everyone():
+            try:
+                if os.read(worker.pipe, 4096):
+                    worker.heard_at, worker.serves = _now(), True
+            except BlockingIOError:
+                if _now() - worker.heard_at > SILENT_S:
+                    LOG.error("worker_hung", pid=worker.pid)
+                    os.kill(worker.pid, signal.SIGKILL)
+                    worker.heard_at = _now()
+
+    def _reap(self) -> None:
+        for worker in self._everyone():
+            pid, status = os.waitpid(worker.pid, os.WNOHANG)
+            if pid:
+                os.close(worker.pipe)
+                self._bury(worker, os.waitstatus_to_exitcode(status))
+
+    def _bury(self, worker: Worker, code: int) -> None:
+        told_to_go = worker in self._leaving or self._stopping
+        if told_to_go and code == -STOP:
+            code = 0  # It handles that until its loop is closed and its work is done.
+        if code:
+            LOG.error("worker_died", pid=worker.pid, code=code)
+        if told_to_go:
+            self._code = self._code or int(code != 0 and worker.serves)
+            for group in (self._current, self._coming, self._leaving):
+                if worker in group:
+                    group.remove(worker)
+        elif worker in self._coming:
+            self._coming.remove(worker)
+            self._give_up_reload()
+        else:
+            self._current.remove(worker)
+            if not worker.serves:
+                self._not_before = _now() + AGAIN_S
+            if not self._ready:
+                self._code = code if code > 0 else 1
+                self._stop()
+
+    def _go_on_reloading(self) -> None:
+        if self._coming and all(worker.serves for worker in self._coming):
+            for worker in self._current:
+                os.kill(worker.pid, RETIRE)
+            self._leaving += self._current
+            self._current, self._coming = self._coming, []
+            self._config = self._coming_config
+            LOG.info("reloaded", workers=len(self._current))
+        elif self._reload_wanted and not self._coming:
+            self._reload_wanted = False
+            try:
+                self._coming_config = self._load()
+            except ConfigError as error:
+                LOG.error("reload_failed", problems=error.problems)
+                return
+            for _ in range(self._coming_config.server.workers):
+                self._coming.append(self._spawn(self._coming_config))
+
+    def _give_up_reload(self) -> None:
+        LOG.error("reload_failed", problems=["A new worker could not start; the old ones stay."])
+        for worker in self._coming:
+            os.kill(worker.pid, STOP)
+        self._leaving += self._coming
+        self._coming = []
+
+    def _stop(self) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._tell("STOPPING=1")
+            for sock in self._sockets:
+                sock.close()
+        for worker in self._everyone():
+            os.kill(worker.pid, STOP)
+
+
+def raise_file_limit() -> None:
+    """Every stream takes two sockets, and the usual soft limit is 1,024 files."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _now() -> float:
+    return time.monotonic()

@@ -1,0 +1,66 @@
+"""One worker process: it serves until it is told to stop, and tells its parent that it lives."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+
+import uvloop
+
+from mintoken.clock import utc_ms
+from mintoken.config import Config
+from mintoken.server import Server
+
+BEAT_S = 1.0
+"""Seconds between the bytes that tell the parent that this worker's event loop turns."""
+STOP, RETIRE = signal.SIGTERM, signal.SIGHUP
+"""What the parent sends. STOP drains, and a second one cuts that short; RETIRE gives way."""
+
+
+def work(config: Config, sockets: Sequence[socket.socket], parent: int) -> None:
+    """Serve until told otherwise, or until the parent is gone; to be called with signals blocked.
+
+    `parent` is a pipe to it, whose first byte says that this worker serves. Raises ConfigError,
+    StorageError.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it decides.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(config, sockets, parent))
+
+
+async def _serve(config: Config, sockets: Sequence[socket.socket], parent: int) -> None:
+    leave, stop, hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def stopped() -> None:
+        (hurry if stop.is_set() else stop).set()
+        leave.set()
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(STOP, stopped)
+    loop.add_signal_handler(RETIRE, leave.set)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    server = Server(config, sockets, clock=utc_ms)
+    beating = None
+    try:
+        await server.start()
+        beating = asyncio.create_task(_beat(parent, stopped), name="beat")
+        await leave.wait()
+        if not stop.is_set():
+            await server.retire(stop)
+            if not stop.is_set():
+                hurry.set()  # Its time is up already.
+        await server.drain(hurry)
+    finally:
+        await server.close()
+        if beating is not None:
+            beating.cancel()
+
+
+async def _beat(parent: int, orphaned: Callable[[], None]) -> None:
+    try:
+        while True:
+            os.write(parent, b".")
+            await asyncio.sleep(BEAT_S)
+    except BrokenPipeError:
+        orphaned()

@@ -1,0 +1,247 @@
+"""Several processes on one socket: their deaths, reloads and limits, and what systemd hears."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import aiohttp
+import pytest
+from conftest import CHAT, Served, add_key, audit, eventually
+from fake_upstream import DONE, END, FakeUpstream, completion, delta, json_reply, stream_head
+
+
+@pytest.fixture
+def served(served: Served) -> Served:
+    served.environ["MINTOKEN_SERVER_WORKERS"] = "2"
+    return served
+
+
+async def serving(served: Served, session: aiohttp.ClientSession) -> list[int]:
+    """Start it; the workers once all of them serve."""
+    await served.start(session)
+    await eventually(lambda: b'"listening"' in served.log.read_bytes())
+    return served.workers()
+
+
+async def asked(served: Served, session: aiohttp.ClientSession, body: object = CHAT) -> int:
+    url = f"{served.url}/v1/chat/completions"
+    patience = aiohttp.ClientTimeout(10)
+    async with session.post(url, json=body, headers=served.headers, timeout=patience) as answer:
+        await answer.read()
+        return answer.status
+
+
+async def afresh(served: Served, body: object = CHAT) -> int:
+    async with aiohttp.ClientSession() as session:
+        return await asked(served, session, body)
+
+
+async def test_a_worker_that_dies_is_replaced_within_a_second_and_its_rows_are_settled(
+    served: Served, upstream: FakeUpstream
+) -> None:
+    gate = asyncio.Event()
+    upstream.play(stream_head(), delta("a"), gate, DONE, END)
+    async with aiohttp.ClientSession(headers=served.headers) as session:
+        before = await serving(served, session)
+        assert len(before) == 2
+        stream = await session.post(
+            f"{served.url}/v1/chat/completions", json=CHAT | {"stream": True}
+        )
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        begun = time.monotonic()
+        await eventually(lambda: len(set(served.workers()) - set(before)) == 2)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await stream.read()
+        assert await afresh(served) == 200
+        assert time.monotonic() - begun < 2.0
+        assert await served.stop(signal.SIGTERM) == 0
+    assert served.log.read_bytes().count(b"worker_died") == 2
+    assert await audit(served.data_dir) == []
+
+
+async def test_reloads_under_load_refuse_and_cut_no_request(
+    served: Served, upstream: FakeUpstream
+) -> None:
+    upstream.default = [json_reply(completion())]
+    statuses: Counter[int] = Counter()
+    done = asyncio.Event()
+
+    async def caller(session: aiohttp.ClientSession) -> None:
+        while not done.is_set():
+            statuses[await asked(served, session)] += 1
+
+    async with aiohttp.ClientSession() as session:
+        workers = await serving(served, session)
+        callers = [asyncio.create_task(caller(session)) for _ in range(8)]
+        for number in range(1, 4):
+            before = statuses[200]
+            await served_signal(served, signal.SIGHUP)
+            await eventually(lambda n=number: served.log.read_bytes().count(b'"reloaded"') == n)
+            await eventually(lambda b=before: statuses[200] > b + 50)
+        done.set()
+        await asyncio.gather(*callers)
+        assert not set(workers) & set(served.workers()[-2:])
+        assert await served.stop(signal.SIGTERM) == 0
+    assert set(statuses) == {200}
+    assert await audit(served.data_dir) == []
+
+
+async def served_signal(served: Served, number: int) -> None:
+    assert served.process is not None
+    served.process.send_signal(number)
+
+
+async def test_a_reload_lets_streams_finish_and_takes_the_new_configuration(
+    served: Served, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[server]\nmax_body_bytes = 1048576\n")
+    gate = asyncio.Event()
+    upstream.play(stream_head(), delta("a"), gate, delta("b"), DONE, END)
+    url = f"{served.url}/v1/chat/completions"
+    async with aiohttp.ClientSession(headers=served.headers) as session:
+        await serving(served, session)
+        stream = await session.post(url, json=CHAT | {"stream": True})
+        config.write_text("[server]\nmax_body_bytes = 1024\n")
+        await served_signal(served, signal.SIGHUP)
+        await eventually(lambda: b'"reloaded"' in served.log.read_bytes())
+        # Until they have heard of it, the old workers may still be asked.
+        while await afresh(served, CHAT | {"user": "x" * 2000}) != 413:
+            assert not stream.content.at_eof()
+        gate.set()
+        assert (await stream.read()).endswith(b"data: [DONE]\n\n")
+        assert await served.stop(signal.SIGTERM) == 0
+
+
+async def test_a_reload_that_cannot_be_leaves_everything_as_it_is(
+    served: Served, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        workers = await serving(served, session)
+        (tmp_path / "config.toml").write_text("[server]\nworkers = 1\nnonsense = 1\n")
+        await served_signal(served, signal.SIGHUP)
+        await eventually(lambda: b"reload_failed" in served.log.read_bytes())
+        assert b"nonsense" in served.log.read_bytes()
+        (tmp_path / "config.toml").unlink()
+        served.log.write_text("")
+        secret = served.data_dir / "server_secret"
+        kept = secret.read_bytes()
+        secret.unlink()
+        await served_signal(served, signal.SIGHUP)
+        await eventually(lambda: b"reload_failed" in served.log.read_bytes())
+        secret.write_bytes(kept)
+        await eventually(lambda: served.workers() == workers)
+        assert await asked(served, session) == 200
+        assert await served.stop(signal.SIGTERM) == 0
+
+
+async def test_a_first_start_that_fails_says_why_and_ends(served: Served) -> None:
+    (served.data_dir / "workers" / "odd.lock").mkdir(parents=True)
+    ran = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-m", "mintoken", "serve"], env=served.environ,
+        cwd=served.log.parent, capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "odd.lock" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+async def test_a_revoked_key_is_refused_by_all_workers_within_a_second(served: Served) -> None:
+    key = await add_key(served.data_dir, name="leaked")
+    headers = served.headers | {"Authorization": f"Bearer {key}"}
+    url = f"{served.url}/v1/chat/completions"
+
+    async def statuses() -> set[int]:
+        found = set()
+        for _ in range(12):
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(url, json=CHAT, headers=headers) as answer,
+            ):
+                found.add(answer.status)
+        return found
+
+    async with aiohttp.ClientSession() as session:
+        await serving(served, session)
+        assert await statuses() == {200}
+        ran = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-m", "mintoken", "keys", "revoke", "leaked"],
+            env=served.environ, check=True, capture_output=True,
+        )  # fmt: skip
+        assert ran.stdout
+        await asyncio.sleep(1)
+        assert await statuses() == {401}
+        assert await served.stop(signal.SIGTERM) == 0
+
+
+async def test_workers_leave_when_their_parent_is_killed(served: Served) -> None:
+    async with aiohttp.ClientSession() as session:
+        workers = await serving(served, session)
+        await served_signal(served, signal.SIGKILL)
+        await eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+async def test_a_hung_worker_is_killed_and_replaced(served: Served) -> None:
+    served.environ["MINTOKEN_SERVER_WORKERS"] = "1"
+    async with aiohttp.ClientSession() as session:
+        [hung] = await serving(served, session)
+        os.kill(hung, signal.SIGSTOP)
+        await eventually(lambda: hung not in served.workers(), within=40)
+        assert b"worker_hung" in served.log.read_bytes()
+        assert await asked(served, session) == 200
+        assert await served.stop(signal.SIGTERM) == 0
+
+
+async def test_systemd_gives_the_sockets_and_hears_the_states(
+    served: Served, tmp_path: Path
+) -> None:
+    public, admin = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    told.bind(str(tmp_path / "notify"))
+    served.environ["NOTIFY_SOCKET"] = str(tmp_path / "notify")
+    # What systemd does: the sockets from descriptor 3 on, and the pid of who shall take them.
+    starter = (
+        "import fcntl, os, sys\n"
+        "fds = [fcntl.fcntl(int(n), fcntl.F_DUPFD, 100) for n in sys.argv[1:3]]\n"
+        "for place, fd in enumerate(fds, 3): os.dup2(fd, place)\n"
+        "os.environ |= {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '2'}\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'mintoken', 'serve'])"
+    )
+    with public, admin, told, served.log.open("wb") as log:
+        served.port = public.getsockname()[1]
+        served.url = f"http://127.0.0.1:{served.port}"
+        fds = (public.fileno(), admin.fileno())
+        served.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", starter, *map(str, fds), env=served.environ, pass_fds=fds,
+            cwd=tmp_path, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        async with aiohttp.ClientSession() as session:
+            assert await asked(served, session) == 200
+            url = f"http://127.0.0.1:{admin.getsockname()[1]}/healthz"
+            async with session.get(url) as answer:
+                assert answer.status == 200
+        heard = await eventually(lambda: readable(told, b"READY=1"))
+        assert await eventually(lambda: readable(told, b"WATCHDOG=1"))
+        assert heard
+        assert await served.stop(signal.SIGTERM) == 0
+        assert readable(told, b"STOPPING=1")
+        # Who comes during a restart waits in systemd's socket, and is not refused.
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.close()
+        assert reader
+
+
+def readable(sock: socket.socket, wanted: bytes) -> bool:
+    try:
+        while True:
+            if sock.recv(100) == wanted:
+                return True
+    except BlockingIOError:
+        return False
