@@ -1,7 +1,6 @@
 """The only module that knows all the pieces: one aiohttp application out of a config."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -55,13 +54,13 @@ ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
 )
 
 
-def build_app(config: Config, *, clock: Clock = utc_ms) -> web.Application:
+def build_app(config: Config, rates: RateLimiter, *, clock: Clock = utc_ms) -> web.Application:
     """The application: it opens the store and everything else when its runner is set up."""
     app = web.Application(middlewares=(context, errors, auth, quota))
     app[CONFIG] = config
     app[CLOCK] = clock
     app[STATE] = ServerState()
-    app[RATES] = RateLimiter(time.monotonic)
+    app[RATES] = rates
     app[PROMPTS] = load_prompts()
     marks: dict[object, Access] = {handler: access for _, _, handler, access in ROUTES}
     app[ACCESS] = marks

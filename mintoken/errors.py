@@ -138,7 +138,7 @@ class Code(Enum):
         "rate_limit_exceeded",
         429,
         "rate_limit_error",
-        "This Mintoken key has reached its rate limit. Wait, then send the request again.",
+        "Too many requests. Wait as long as Retry-After says, then send this one again.",
     )
     UPSTREAM_UNREACHABLE = (
         "upstream_unreachable",

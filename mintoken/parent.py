@@ -16,6 +16,7 @@ import structlog
 
 from mintoken.config import Config
 from mintoken.errors import ConfigError
+from mintoken.rates import LANES, RateLimiter, RateTable
 from mintoken.server import address_of
 from mintoken.worker import BEAT_S, RETIRE, STOP, work
 
@@ -36,6 +37,8 @@ class Worker:
 
     pid: int
     pipe: int
+    lane: int
+    """Of the rate table."""
     heard_at: float
     """Monotonic seconds."""
     serves: bool = False
@@ -57,6 +60,7 @@ class Parent:
     ) -> None:
         self._config = config
         self._sockets = sockets
+        self._rates = RateTable()
         self._load = load
         self._tell = tell
         self._current: list[Worker] = []
@@ -105,6 +109,8 @@ class Parent:
             self._tell("READY=1")
 
     def _spawn(self, config: Config) -> Worker:
+        taken = {worker.lane for worker in self._everyone()}
+        lane = next(lane for lane in range(LANES) if lane not in taken)
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
         pid = os.fork()
@@ -113,10 +119,11 @@ class Parent:
             for other in self._everyone():
                 os.close(other.pipe)
             os.close(reading)
-            work(config, self._sockets, writing)
+            rates = RateLimiter(self._rates, time.monotonic, lane=lane)
+            work(config, self._sockets, rates, writing)
             raise SystemExit(0)
         os.close(writing)
-        return Worker(pid, reading, _now())
+        return Worker(pid, reading, lane, _now())
 
     def _listen(self) -> None:
         for worker in self._everyone():
@@ -172,6 +179,9 @@ class Parent:
                 self._coming_config = self._load()
             except ConfigError as error:
                 LOG.error("reload_failed", problems=error.problems)
+                return
+            if len(self._everyone()) + self._coming_config.server.workers > LANES:
+                LOG.error("reload_failed", problems=["Too many earlier workers still run."])
                 return
             for _ in range(self._coming_config.server.workers):
                 self._coming.append(self._spawn(self._coming_config))

@@ -1,50 +1,164 @@
-"""Requests per minute and concurrent requests of one key, held in this process's memory."""
+"""The rates of keys, and of addresses that fail to say who they are, across all workers."""
 
+import fcntl
+import ipaddress
 import math
-from collections.abc import Callable
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
 
 from mintoken.errors import Code, MintokenError
 from mintoken.models import Key
 
+LANES = 256
+"""The most processes at once; each counts its running requests in a lane of its own."""
+SLOTS = 4096
+"""The most keys with a limit that are in use at once; as many more are for addresses."""
+PROBES = 64
+"""Slots, from the one that its name hashes to, where a key or an address may be found."""
+FAILURES_PER_MINUTE = 60
+"""Requests without a good key that one address is told 401 for."""
+_TAGS, _FULL_AT, _RUNNING = 0, SLOTS * 16, SLOTS * 32
+_SIZE = _RUNNING + SLOTS * LANES * 2
+
+
+class RateTable:
+    """Memory that a parent shares with its workers; it ends with the last of them."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.memfd_create("mintoken-rates")
+        os.ftruncate(self.descriptor, _SIZE)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
 
 class RateLimiter:
-    """A leaky bucket per key (the generic cell rate algorithm, ITU-T I.371) and a count.
+    """One process's view of the table: a leaky bucket per name, a count per key.
 
-    A key may burst up to its `rpm`, after which one request leaks in every 60 / rpm seconds.
-    `clock` answers monotonic seconds.
+    A key may burst up to its `rpm`, after which one request leaks in every 60 / rpm seconds (the
+    generic cell rate algorithm, ITU-T I.371). What a dead process had running is forgotten when
+    its lane is taken again. `clock` answers the machine's monotonic seconds.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, table: RateTable, clock: Callable[[], float], *, lane: int = 0) -> None:
         self._clock = clock
-        self._full_at: dict[str, float] = {}
-        self._running: dict[str, int] = {}
+        self._lane = lane
+        # A description of its own: flock would not part processes that share one.
+        self._lock = os.open(f"/proc/self/fd/{table.descriptor}", os.O_RDWR)
+        self._map = mmap.mmap(self._lock, _SIZE)
+        memory = memoryview(self._map)
+        self._tags = memory[_TAGS:_FULL_AT].cast("Q")
+        self._full_at = memory[_FULL_AT:_RUNNING].cast("d")
+        self._running = memory[_RUNNING:_SIZE].cast("H")
+        with self._alone():
+            for slot in range(SLOTS):
+                if self._tags[slot]:
+                    self._running[slot * LANES + lane] = 0
 
-    def enter(self, key: Key) -> None:
-        """Let one request in, or raise MintokenError `rate_limit_exceeded` with Retry-After."""
-        running = self._running.get(key.id, 0)
-        if key.concurrency and running >= key.concurrency:
-            raise _exceeded(f"It allows {key.concurrency} requests at once.", 1)
-        if key.rpm:
-            self._take_one(key)
-        self._running[key.id] = running + 1
+    def enter(self, key: Key) -> int | None:
+        """Let one request in; what to give to `leave` when it has ended.
 
-    def leave(self, key: Key) -> None:
+        Raises MintokenError `rate_limit_exceeded` with Retry-After and x-ratelimit-* headers, and
+        `overloaded` when the table is full.
+        """
+        if not (key.rpm or key.concurrency):
+            return None
+        with self._alone():
+            now = self._clock()
+            slot = self._find(key.id, now)
+            if key.concurrency and self._count(slot) >= key.concurrency:
+                raise _exceeded(f"This Mintoken key allows {key.concurrency} at once.", 1.0)
+            if key.rpm:
+                self._fill(slot, key.rpm, now, f"This Mintoken key allows {key.rpm} per minute.")
+            self._running[slot * LANES + self._lane] += 1
+        return slot
+
+    def leave(self, slot: int | None) -> None:
         """Note that a request that was let in has ended."""
-        running = self._running.pop(key.id) - 1
-        if running:
-            self._running[key.id] = running
+        if slot is not None:
+            with self._alone():
+                self._running[slot * LANES + self._lane] -= 1
 
-    def _take_one(self, key: Key) -> None:
-        now, interval = self._clock(), 60 / key.rpm
-        full_at = max(now, self._full_at.get(key.id, now)) + interval
-        if (wait := full_at - now - 60) > 1e-6:
-            raise _exceeded(f"It allows {key.rpm} requests per minute.", math.ceil(wait))
-        self._full_at[key.id] = full_at
+    def fail(self, address: str) -> None:
+        """Note a request without a good key. Raises MintokenError once there were too many.
+
+        Only such requests are counted and refused: behind a front proxy, all callers share one
+        address.
+        """
+        with self._alone():
+            now = self._clock()
+            slot = self._find(_network(address), now, SLOTS)
+            told = f"This address sent over {FAILURES_PER_MINUTE} per minute without a good key."
+            self._fill(slot, FAILURES_PER_MINUTE, now, told)
+
+    def close(self) -> None:
+        for view in (self._tags, self._full_at, self._running):
+            view.release()
+        os.close(self._lock)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        # Held for microseconds; the kernel gives it back when a process dies.
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _count(self, slot: int) -> int:
+        """Requests that run; addresses, beyond the first SLOTS, have none."""
+        return sum(self._running[slot * LANES : (slot + 1) * LANES])
+
+    def _find(self, name: str, now: float, first: int = 0) -> int:
+        """Its slot, of the SLOTS from `first` on; perhaps a new one, or that of one long idle."""
+        tag = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") | 1
+        window = [first + (tag + probe) % SLOTS for probe in range(PROBES)]
+        for slot in window:
+            if self._tags[slot] == tag:
+                return slot
+        for slot in window:
+            if not self._tags[slot] or (self._full_at[slot] <= now and not self._count(slot)):
+                self._tags[slot], self._full_at[slot] = tag, 0.0
+                return slot
+        raise MintokenError(Code.OVERLOADED)
+
+    def _fill(self, slot: int, rpm: int, now: float, told: str) -> None:
+        """Put one more request into the bucket, which then is empty again at `_full_at`."""
+        full_at = max(now, self._full_at[slot])
+        if (wait := full_at + 60 / rpm - now - 60) > 1e-6:
+            raise _exceeded(
+                told,
+                wait,
+                {
+                    "x-ratelimit-limit-requests": str(rpm),
+                    "x-ratelimit-remaining-requests": "0",
+                    "x-ratelimit-reset-requests": _duration(full_at - now),
+                },
+            )
+        self._full_at[slot] = full_at + 60 / rpm
 
 
-def _exceeded(detail: str, retry_after_s: int) -> MintokenError:
-    return MintokenError(
-        Code.RATE_LIMIT_EXCEEDED,
-        detail,
-        headers={"Retry-After": str(retry_after_s), "x-should-retry": "true"},
-    )
+def _network(address: str) -> str:
+    """An IPv6 caller has a whole /64 to choose addresses from (RFC 4291 §2.5.4)."""
+    if ":" not in address:
+        return address
+    ip = ipaddress.IPv6Address(address.partition("%")[0])
+    return str(ip.ipv4_mapped or ipaddress.ip_network((ip, 64), strict=False))
+
+
+def _duration(seconds: float) -> str:
+    """As OpenAI spells it: `120ms`, `1.5s`, `6m0s`."""
+    if seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    minutes, rest = divmod(round(seconds, 3), 60)
+    return (f"{minutes:.0f}m" if minutes else "") + f"{rest:.3f}".rstrip("0").rstrip(".") + "s"
+
+
+def _exceeded(
+    detail: str, retry_after_s: float, headers: dict[str, str] | None = None
+) -> MintokenError:
+    told = {"Retry-After": str(math.ceil(retry_after_s)), "x-should-retry": "true"}
+    return MintokenError(Code.RATE_LIMIT_EXCEEDED, detail, headers=told | (headers or {}))

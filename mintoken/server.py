@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from mintoken.clock import utc_ms
 from mintoken.config import Address, Config
 from mintoken.connection import Connection
 from mintoken.context import STATE, UPSTREAM, Clock
+from mintoken.rates import RateLimiter, RateTable
 
 RETIRE_S = 10.0
 """Seconds for the open connections to ask once more, and to learn that they should be closed."""
@@ -32,10 +34,17 @@ class Listening:
 class Server:
     """One process's listeners over one application."""
 
-    def __init__(self, config: Config, sockets: Sequence[socket.socket], *, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sockets: Sequence[socket.socket],
+        rates: RateLimiter,
+        *,
+        clock: Clock = utc_ms,
+    ) -> None:
         self._config = config
         self._sockets = sockets
-        self._app = build_app(config, clock=clock)
+        self._app = build_app(config, rates, clock=clock)
         self._runner = web.AppRunner(
             self._app, handler_cancellation=True, access_log=None, shutdown_timeout=LAST_WORDS_S
         )
@@ -133,9 +142,13 @@ async def running(config: Config, *, clock: Clock = utc_ms) -> AsyncIterator[Lis
 
     Raises OSError, ConfigError, StorageError.
     """
-    server = Server(config, bind(config), clock=clock)
+    table = RateTable()
+    rates = RateLimiter(table, time.monotonic)
+    server = Server(config, bind(config), rates, clock=clock)
     try:
         yield await server.start()
         await server.drain(asyncio.Event())
     finally:
         await server.close()
+        rates.close()
+        table.close()

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 import uvloop
 
-from mintoken.clock import utc_ms
 from mintoken.config import Config
+from mintoken.rates import RateLimiter
 from mintoken.server import Server
 
 BEAT_S = 1.0
@@ -18,7 +18,7 @@ STOP, RETIRE = signal.SIGTERM, signal.SIGHUP
 """What the parent sends. STOP drains, and a second one cuts that short; RETIRE gives way."""
 
 
-def work(config: Config, sockets: Sequence[socket.socket], parent: int) -> None:
+def work(config: Config, sockets: Sequence[socket.socket], rates: RateLimiter, parent: int) -> None:
     """Serve until told otherwise, or until the parent is gone; to be called with signals blocked.
 
     `parent` is a pipe to it, whose first byte says that this worker serves. Raises ConfigError,
@@ -26,10 +26,12 @@ def work(config: Config, sockets: Sequence[socket.socket], parent: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it decides.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, sockets, parent))
+        runner.run(_serve(config, sockets, rates, parent))
 
 
-async def _serve(config: Config, sockets: Sequence[socket.socket], parent: int) -> None:
+async def _serve(
+    config: Config, sockets: Sequence[socket.socket], rates: RateLimiter, parent: int
+) -> None:
     leave, stop, hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def stopped() -> None:
@@ -40,7 +42,7 @@ async def _serve(config: Config, sockets: Sequence[socket.socket], parent: int) 
     loop.add_signal_handler(STOP, stopped)
     loop.add_signal_handler(RETIRE, leave.set)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    server = Server(config, sockets, clock=utc_ms)
+    server = Server(config, sockets, rates)
     beating = None
     try:
         await server.start()

@@ -11,6 +11,7 @@ from fake_upstream import CLOSE, STALL, FakeUpstream, json_reply, reply
 
 from mintoken.errors import Code
 from mintoken.keys import mint_key
+from mintoken.rates import FAILURES_PER_MINUTE
 
 JSON = {"Content-Type": "application/json"}
 
@@ -290,6 +291,15 @@ async def test_the_rate_of_a_key_is_limited(start_proxy: StartProxy) -> None:
     assert [answer.status for answer in answers] == [200, 200, 429]
     assert_error(answers[2], await answers[2].read(), Code.RATE_LIMIT_EXCEEDED)
     assert 1 <= int(answers[2].headers["Retry-After"]) <= 30
+
+
+async def test_failures_of_an_address_are_limited_and_harm_no_good_key(proxy: Proxy) -> None:
+    wrong = {"Authorization": f"Bearer {mint_key()}"}
+    answers = [await proxy.post(**wrong) for _ in range(FAILURES_PER_MINUTE + 1)]
+    assert {answer.status for answer in answers[:-1]} == {401}
+    assert_error(answers[-1], await answers[-1].read(), Code.RATE_LIMIT_EXCEEDED)
+    assert answers[-1].headers["x-ratelimit-limit-requests"] == str(FAILURES_PER_MINUTE)
+    assert (await proxy.post()).status == 200
 
 
 async def test_the_concurrency_of_a_key_is_limited(

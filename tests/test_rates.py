@@ -1,10 +1,21 @@
 """The leaky bucket, by a clock that the test moves."""
 
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+
 import pytest
 
 from mintoken.errors import Code, MintokenError
 from mintoken.models import Intensity, Key
-from mintoken.rates import RateLimiter
+from mintoken.rates import FAILURES_PER_MINUTE, SLOTS, RateLimiter, RateTable, _duration
+
+
+@pytest.fixture
+def table() -> Iterator[RateTable]:
+    table = RateTable()
+    yield table
+    table.close()
 
 
 def key(**limits: int) -> Key:
@@ -14,9 +25,9 @@ def key(**limits: int) -> Key:
     )  # fmt: skip
 
 
-def test_a_key_may_burst_to_its_rate_and_then_gets_one_more_each_interval() -> None:
+def test_a_key_may_burst_to_its_rate_and_then_gets_one_more_each_interval(table: RateTable) -> None:
     now = 100.0
-    limiter = RateLimiter(lambda: now)
+    limiter = RateLimiter(table, lambda: now)
     limited = key(rpm=6)
     for _ in range(6):
         limiter.enter(limited)
@@ -29,9 +40,9 @@ def test_a_key_may_burst_to_its_rate_and_then_gets_one_more_each_interval() -> N
         limiter.enter(limited)
 
 
-def test_over_an_hour_the_rate_holds() -> None:
+def test_over_an_hour_the_rate_holds(table: RateTable) -> None:
     now = 0.0
-    limiter = RateLimiter(lambda: now)
+    limiter = RateLimiter(table, lambda: now)
     limited, admitted = key(rpm=60), 0
     for _ in range(36_000):
         now += 0.1
@@ -43,18 +54,112 @@ def test_over_an_hour_the_rate_holds() -> None:
     assert 3600 <= admitted <= 3660
 
 
-def test_concurrency_is_freed_by_leaving() -> None:
-    limiter = RateLimiter(lambda: 0.0)
+def test_concurrency_is_freed_by_leaving(table: RateTable) -> None:
+    limiter = RateLimiter(table, lambda: 0.0)
     limited = key(concurrency=2)
+    first = limiter.enter(limited)
     limiter.enter(limited)
-    limiter.enter(limited)
-    with pytest.raises(MintokenError, match="2 requests at once"):
+    with pytest.raises(MintokenError, match="2 at once"):
         limiter.enter(limited)
-    limiter.leave(limited)
+    limiter.leave(first)
     limiter.enter(limited)
 
 
-def test_no_limit_is_no_limit() -> None:
-    limiter = RateLimiter(lambda: 0.0)
+def test_no_limit_is_no_limit(table: RateTable) -> None:
+    limiter = RateLimiter(table, lambda: 0.0)
     for _ in range(1000):
         limiter.enter(key())
+        # Nothing to take note of, so nothing to leave.
+        limiter.leave(None)
+
+
+def test_the_limits_hold_across_processes_and_a_dead_ones_requests_are_forgotten(
+    table: RateTable,
+) -> None:
+    one, other = (RateLimiter(table, lambda: 0.0, lane=lane) for lane in (0, 1))
+    limited = key(concurrency=2, rpm=3)
+    one.enter(limited)
+    other.enter(limited)
+    with pytest.raises(MintokenError, match="2 at once"):
+        other.enter(limited)
+    again = RateLimiter(table, lambda: 0.0, lane=0)
+    again.enter(limited)
+    again = RateLimiter(table, lambda: 0.0, lane=0)
+    with pytest.raises(MintokenError, match="3 per minute"):
+        again.enter(limited)
+
+
+def test_a_refusal_tells_in_openais_spelling(table: RateTable) -> None:
+    limiter = RateLimiter(table, lambda: 0.0)
+    limited = key(rpm=2)
+    limiter.enter(limited)
+    limiter.enter(limited)
+    with pytest.raises(MintokenError) as caught:
+        limiter.enter(limited)
+    assert caught.value.headers == {
+        "Retry-After": "30",
+        "x-should-retry": "true",
+        "x-ratelimit-limit-requests": "2",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "1m0s",
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.12, "120ms"), (1.0, "1s"), (1.5, "1.5s"), (360.0, "6m0s"), (61, "1m1s")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert _duration(seconds) == text
+
+
+def test_a_full_table_recycles_what_is_idle_and_refuses_before_it_forgets(table: RateTable) -> None:
+    now = 0.0
+    limiter = RateLimiter(table, lambda: now)
+    keys = [replace(key(rpm=60), id=str(n)) for n in range(3 * SLOTS)]
+
+    def is_let_in(one: Key) -> bool:
+        try:
+            limiter.leave(limiter.enter(one))
+        except MintokenError as error:
+            return error.code is not Code.OVERLOADED
+        return True
+
+    let_in = sum(map(is_let_in, keys[: 2 * SLOTS]))
+    assert SLOTS * 0.9 < let_in <= SLOTS
+    now = 1.0
+    for one in keys[2 * SLOTS : 2 * SLOTS + 1000]:
+        limiter.leave(limiter.enter(one))
+
+
+@pytest.mark.parametrize(
+    ("address", "neighbour", "stranger"),
+    [
+        ("10.0.0.1", "10.0.0.1", "10.0.0.2"),
+        ("2001:db8::1", "2001:db8:0:0:ffff::2", "2001:db8:0:1::1"),
+        ("::ffff:10.0.0.1", "10.0.0.1", "::ffff:10.0.0.2"),
+        ("fe80::1%eth0", "fe80::2%eth0", "fe81::1%eth0"),
+    ],
+)
+def test_an_address_may_fail_so_often(
+    table: RateTable, address: str, neighbour: str, stranger: str
+) -> None:
+    now = 0.0
+    one, other = (RateLimiter(table, lambda: now, lane=lane) for lane in (0, 1))
+    for _ in range(FAILURES_PER_MINUTE):
+        one.fail(address)
+    with pytest.raises(MintokenError, match="without a good key") as caught:
+        other.fail(neighbour)
+    assert caught.value.code is Code.RATE_LIMIT_EXCEEDED
+    other.fail(stranger)
+    now += 1
+    other.fail(neighbour)
+
+
+def test_a_flood_of_addresses_takes_no_room_from_keys(table: RateTable) -> None:
+    limiter = RateLimiter(table, lambda: 0.0)
+    for number in range(3 * SLOTS):
+        with suppress(MintokenError):
+            limiter.fail(f"2001:db8:0:{number:x}::1")
+    for number in range(SLOTS // 2):
+        limiter.enter(replace(key(rpm=60), id=str(number)))

@@ -4,7 +4,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mintoken.accounts import Owner
-from mintoken.context import ACCOUNTS, CONTEXT, SECRET, STATE, Access
+from mintoken.context import ACCOUNTS, CONTEXT, RATES, SECRET, STATE, Access
 from mintoken.errors import Code, MintokenError
 from mintoken.keys import hash_key, is_well_formed
 from mintoken.models import Decision, Intensity
@@ -24,7 +24,11 @@ async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise MintokenError(Code.SERVER_SHUTTING_DOWN, headers={"x-should-retry": "true"})
         _check_headers(request)
         ctx.asked = asked_level(request)
-        ctx.owner = _owner(request, ctx.started_at)
+        try:
+            ctx.owner = _owner(request, ctx.started_at)
+        except MintokenError:
+            request.app[RATES].fail(request.remote or "")
+            raise
         ctx.provider_key = _provider_key(request)
     return await handler(request)
 

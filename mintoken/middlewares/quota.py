@@ -31,11 +31,11 @@ async def quota(request: web.Request, handler: Handler) -> web.StreamResponse:
     ctx = request[CONTEXT]
     if ctx.access is not Access.KEY or ctx.owner is None:
         return await handler(request)
-    request.app[RATES].enter(ctx.owner.key)
+    entered = request.app[RATES].enter(ctx.owner.key)
     try:
         return await handler(request)
     finally:
-        request.app[RATES].leave(ctx.owner.key)
+        request.app[RATES].leave(entered)
         if ctx.reservation is not None:
             settle(request.app, ctx, ctx.reservation)
 
