@@ -11,9 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 
 import aiohttp
-from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from mintoken.config import Config
+from mintoken.connection import require_c_parser
 from mintoken.errors import ConfigError, StorageError, TokenizerError
 from mintoken.keys import SECRET_FILE, server_secret
 from mintoken.prompts import load_prompts
@@ -161,9 +161,8 @@ def _aiohttp() -> Iterator[Finding]:
     good = version >= OLDEST_AIOHTTP
     needed = "" if good else f"; {'.'.join(map(str, OLDEST_AIOHTTP))} or newer is needed"
     yield Finding("aiohttp", _verdict(good=good), f"{aiohttp.__version__}{needed}")
-    fast = HttpRequestParser is not HttpRequestParserPy
-    detail = "the C parser" if fast else "the slow parser in Python; install aiohttp's binary wheel"
-    yield Finding("HTTP parser", _verdict(good=fast), detail)
+    require_c_parser()
+    yield Finding("HTTP parser", Verdict.OK, "the C parser")
 
 
 def _verdict(*, good: bool) -> Verdict:

@@ -131,6 +131,7 @@ class ServerConfig:
     listen: Annotated[Address, ADDRESS] = Address("127.0.0.1", 8787)
     admin_listen: Annotated[Address, ADDRESS] = Address("127.0.0.1", 8788)
     workers: Annotated[int, whole(1, 64)] = 1
+    max_connections: Annotated[int, whole(1, 1_000_000)] = 10_000
     max_body_bytes: Annotated[int, whole(1024, 1024 * MIB)] = 32 * MIB
     max_buffered_bytes: Annotated[int, whole(1024, 1024 * 1024 * MIB)] = 256 * MIB
     header_timeout: Annotated[float, seconds(0.01, 3600)] = 15.0

@@ -1,25 +1,70 @@
 """The hardened connection: errors in JSON, nothing of a request in a log, and deadlines."""
 
 import asyncio
+import re
+import resource
 
 import structlog
 from aiohttp import web
+from aiohttp.http import HttpRequestParser, HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.http_parser import HttpRequestParserPy
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import _ErrInfo
 
 from mintoken import logs
 from mintoken.config import Config
-from mintoken.errors import Code, MintokenError
+from mintoken.errors import Code, ConfigError, MintokenError
 from mintoken.middlewares.errors import error_response
 
 HEADER_LIMIT = 8190
 """Bytes of one header line."""
 KEEP_ALIVE_S = 75.0
+LINGER_S = 1.0
+"""Seconds in which a caller can read why its connection was refused."""
+SPARE_FILES = 64
+"""Open files that are not connections: database, locks, logs, pipes."""
+C_PARSER = HttpRequestParser is not HttpRequestParserPy
+_HOST = re.compile(r"[A-Za-z0-9._~%-]+(:[0-9]*)?|\[[0-9A-Fa-f:.]+\](:[0-9]*)?")
+
+
+def require_c_parser() -> None:
+    """Raise ConfigError if aiohttp parses HTTP in Python, which is slow and less tested."""
+    if not C_PARSER:
+        raise ConfigError(
+            [
+                "aiohttp runs without its parser in C. Install its binary wheel "
+                "(pip install --force-reinstall --only-binary aiohttp aiohttp), and unset "
+                "AIOHTTP_NO_EXTENSIONS."
+            ]
+        )
+
+
+def connection_cap(wanted: int) -> int:
+    """Connections that one process takes: `wanted`, if its open files allow two for each."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(wanted, (files - SPARE_FILES) // 2)
+
+
+def is_plain(message: RawRequestMessage) -> bool:
+    """Is it HTTP/1 to an origin server, so that nobody can read it in two ways?
+
+    aiohttp's parser lets pass what is asked here: other versions, targets that name a host or hold
+    a fragment, hosts that are none (RFC 9112 §3.2) and codings beside chunked (§6.1).
+    """
+    return (
+        message.version in (HttpVersion10, HttpVersion11)
+        and message.path.startswith("/")
+        and "#" not in message.path
+        and _HOST.fullmatch(message.headers.get("Host", "x")) is not None
+        and message.headers.get("Transfer-Encoding", "chunked").strip().lower() == "chunked"
+    )
 
 
 class Connection(web.RequestHandler):
     """One connection: errors in JSON, nothing of a request in a log, and deadlines."""
 
-    __slots__ = ("_config", "_header_begun", "_header_timer", "_write_timer")
+    __slots__ = ("_body", "_cap", "_config", "_header_begun", "_header_timer", "_write_timer")
 
     def __init__(self, server: web.Server, config: Config) -> None:
         super().__init__(
@@ -33,13 +78,22 @@ class Connection(web.RequestHandler):
             max_field_size=HEADER_LIMIT,
         )
         self._config = config.server
+        self._cap = connection_cap(config.server.max_connections)
+        self._body = EMPTY_PAYLOAD
         self._header_begun = False
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._await_headers()
+        assert self._manager is not None
+        if len(self._manager.connections) > self._cap:
+            structlog.get_logger().warning("too_many_connections", allowed=self._cap)
+            self._say(Code.OVERLOADED)
+            self._force_close = True
+            self._header_timer = self._loop.call_later(LINGER_S, self.force_close)
+        else:
+            self._await_headers()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         for timer in (self._header_timer, self._write_timer):
@@ -48,8 +102,15 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        known, in_a_body = len(self._messages), not self._body.is_eof()
         super().data_received(data)
-        self._header_begun = bool(data) and not self._messages and self._current_request is None
+        for place in range(known, len(self._messages)):
+            message, self._body = self._messages[place]
+            if not isinstance(message, _ErrInfo) and not is_plain(message):
+                self._messages[place] = _ErrInfo(400, BadHttpMessage(""), ""), EMPTY_PAYLOAD
+        # The rest of a body, whose request was answered before it came, is no new request.
+        waiting = not self._messages and self._current_request is None
+        self._header_begun = bool(data) and waiting and not in_a_body
         if not self._header_begun:
             self._stop_header_timer()
         elif self._header_timer is None:
@@ -68,16 +129,20 @@ class Connection(web.RequestHandler):
     def _headers_overdue(self) -> None:
         """Answer 408 to a request whose headers never came to their end; RFC 9110 §15.5.9."""
         self._header_timer = None
-        if self.transport is not None:
-            body = error_response(MintokenError(Code.REQUEST_TIMEOUT)).body
-            assert isinstance(body, bytes)
-            head = (
-                "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\n"
-                f"X-Mintoken-Error: {Code.REQUEST_TIMEOUT.code}\r\n"
-                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
+        self._say(Code.REQUEST_TIMEOUT)
         self.force_close()
+
+    def _say(self, code: Code) -> None:
+        """Write an error without a request that it would answer."""
+        if self.transport is None:
+            return
+        response = error_response(MintokenError(code))
+        assert isinstance(response.body, bytes)
+        lines = [f"HTTP/1.1 {code.status} {response.reason}"]
+        lines += [f"{name}: {value}" for name, value in response.headers.items()]
+        lines += [f"Content-Length: {len(response.body)}", "Connection: close"]
+        lines += [f"X-Mintoken-Error: {code.code}"]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + response.body)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -13,7 +13,7 @@ from aiohttp import web
 from mintoken.app import build_app
 from mintoken.clock import utc_ms
 from mintoken.config import Address, Config
-from mintoken.connection import Connection
+from mintoken.connection import Connection, require_c_parser
 from mintoken.context import STATE, UPSTREAM, Clock
 from mintoken.rates import RateLimiter, RateTable
 
@@ -52,6 +52,7 @@ class Server:
 
     async def start(self) -> Listening:
         """Open everything and take connections. Raises ConfigError, StorageError."""
+        require_c_parser()
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         for sock in self._sockets:

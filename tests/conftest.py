@@ -26,6 +26,8 @@ from mintoken.models import Account, Intensity, Key
 from mintoken.server import running
 from mintoken.stores.sqlite import open_sqlite
 
+pytest_plugins = ("hostile.target",)
+
 PROVIDER_CANARY = "sk-canary-0f8d3b1c9a7e5d2f4b6a8c0e"
 """The provider key that every test sends and that may show up nowhere."""
 
@@ -39,6 +41,12 @@ async def eventually(check: Callable[[], Any], *, within: float = 5.0) -> Any:
         assert time.monotonic() < deadline, f"not within {within} s: {check}"
         await asyncio.sleep(0.005)
     return found
+
+
+def usage_rows(data_dir: Path) -> list[dict[str, Any]]:
+    with closing(sqlite3.connect(data_dir / "mintoken.db")) as database:
+        database.row_factory = sqlite3.Row
+        return [dict(row) for row in database.execute("SELECT * FROM usage ORDER BY id")]
 
 
 @dataclass
@@ -80,9 +88,7 @@ class Proxy:
         return answer
 
     def rows(self) -> list[dict[str, Any]]:
-        with closing(sqlite3.connect(self.data_dir / "mintoken.db")) as database:
-            database.row_factory = sqlite3.Row
-            return [dict(row) for row in database.execute("SELECT * FROM usage ORDER BY id")]
+        return usage_rows(self.data_dir)
 
     def log_lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.getvalue().splitlines()]
@@ -245,11 +251,11 @@ class Served:
         pid = self.process.pid
         return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
-    def rss_kb(self) -> int:
-        """The memory of the only worker."""
+    def rss_kb(self, measure: str = "VmRSS") -> int:
+        """The memory of the only worker; `VmHWM` is the most that it ever had."""
         [pid] = self.workers()
         status = Path(f"/proc/{pid}/status").read_text()
-        return next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
+        return next(int(line.split()[1]) for line in status.splitlines() if measure in line)
 
     async def stop(self, number: int) -> int:
         """Send the signal to the parent, SIGKILL to its workers too; the exit code."""
@@ -260,6 +266,17 @@ class Served:
             self.process.send_signal(number)
         return await asyncio.wait_for(self.process.wait(), 30)
 
+    async def end(self) -> None:
+        """Kill it if it still runs; nothing that it left behind holds a key or a traceback."""
+        if self.process is not None and self.process.returncode is None:
+            await self.stop(signal.SIGKILL)
+        for file in [self.log, *self.data_dir.rglob("*")]:
+            if file.is_file():
+                content = file.read_bytes()
+                assert PROVIDER_CANARY.encode() not in content
+                assert self.key.encode() not in content
+                assert b"Traceback" not in content
+
 
 @pytest.fixture
 async def served(
@@ -269,11 +286,4 @@ async def served(
     server = Served(tmp_path / "data", upstream, unused_tcp_port)
     server.key = await add_key(server.data_dir)
     yield server
-    if server.process is not None and server.process.returncode is None:
-        await server.stop(signal.SIGKILL)
-    for file in [server.log, *server.data_dir.rglob("*")]:
-        if file.is_file():
-            content = file.read_bytes()
-            assert PROVIDER_CANARY.encode() not in content
-            assert server.key.encode() not in content
-            assert b"Traceback" not in content
+    await server.end()

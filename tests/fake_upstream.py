@@ -70,8 +70,8 @@ class FakeUpstream:
                     self.arrived.notify_all()
                 if not await self._answer(request, reader, writer):
                     return
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # asyncio's own callback cannot stand a task that was cancelled.
         finally:
             for request in received:
                 request.gone.set()

@@ -57,12 +57,6 @@ async def test_who_is_not_known_gets_401(proxy: Proxy, value: str | None, code: 
     assert proxy.rows() == []
 
 
-async def test_one_flipped_character_is_an_invalid_key(proxy: Proxy) -> None:
-    flipped = proxy.key[:-1] + ("A" if proxy.key[-1] != "A" else "B")
-    answer, body = await ask(proxy, JSON | proxy.headers | {"Authorization": f"Bearer {flipped}"})
-    assert_error(answer, body, Code.INVALID_API_KEY)
-
-
 @pytest.mark.parametrize(
     ("field", "code"),
     [("revoked_at", Code.REVOKED_API_KEY), ("expires_at", Code.EXPIRED_API_KEY)],
@@ -109,29 +103,6 @@ async def test_a_header_sent_twice_is_refused(proxy: Proxy, name: str) -> None:
     assert_error(answer, body, Code.DUPLICATE_HEADER)
 
 
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        (b"", Code.INVALID_JSON),
-        (b"   ", Code.INVALID_JSON),
-        (b"{", Code.INVALID_JSON),
-        (b'{"a":1,}', Code.INVALID_JSON),
-        (b"[]", Code.INVALID_JSON),
-        (b"null", Code.INVALID_JSON),
-        (b'{"a":"\xff"}', Code.INVALID_JSON),
-        (b"\xef\xbb\xbf{}", Code.INVALID_JSON),
-        (b"[" * 100_000, Code.JSON_TOO_DEEP),
-        (b'{"a":' * 100_000, Code.JSON_TOO_DEEP),
-    ],
-)
-async def test_a_body_that_is_not_a_json_object_is_refused(
-    proxy: Proxy, body: bytes, code: Code
-) -> None:
-    answer, said = await ask(proxy, JSON | proxy.headers, body)
-    assert_error(answer, said, code)
-    assert proxy.rows() == []
-
-
 async def test_an_unknown_level_is_refused(proxy: Proxy) -> None:
     for headers, query in (({"X-Mintoken-Intensity": "max"}, ""), ({}, "?intensity=max")):
         answer, body = await ask(
@@ -149,21 +120,6 @@ async def test_unknown_paths_and_methods(proxy: Proxy) -> None:
             assert answer.headers["Allow"] == "POST"
             if method != "HEAD":
                 assert_error(answer, await answer.read(), Code.METHOD_NOT_ALLOWED)
-
-
-async def test_the_body_must_come_in_time(start_proxy: StartProxy) -> None:
-    proxy = await start_proxy(server_body_timeout=0.2)
-    head, body = await raw(proxy, ["Content-Length: 10"], b"{")
-    assert head.startswith(b"HTTP/1.1 408 ")
-    assert b"Connection: close" in head
-    assert orjson.loads(body)["error"]["code"] == "request_timeout"
-
-
-async def test_the_headers_must_come_in_time(start_proxy: StartProxy) -> None:
-    proxy = await start_proxy(server_header_timeout=0.2)
-    head, body = await send(proxy, b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-    assert head.startswith(b"HTTP/1.1 408 ")
-    assert orjson.loads(body)["error"]["code"] == "request_timeout"
 
 
 async def test_a_body_over_the_limit_is_refused_before_it_is_read(start_proxy: StartProxy) -> None:
@@ -195,75 +151,10 @@ async def test_too_many_buffered_bodies_are_refused(
     assert (await proxy.post(big)).status == 200
 
 
-@pytest.mark.parametrize(
-    ("headers", "code"),
-    [
-        ({"Content-Type": "text/plain"}, Code.UNSUPPORTED_MEDIA_TYPE),
-        ({"Content-Type": "application/json; charset=utf-16"}, Code.UNSUPPORTED_MEDIA_TYPE),
-        ({"Content-Encoding": "gzip"}, Code.UNSUPPORTED_CONTENT_ENCODING),
-    ],
-)
-async def test_only_plain_json_is_taken(proxy: Proxy, headers: dict[str, str], code: Code) -> None:
-    answer, body = await ask(proxy, JSON | proxy.headers | headers)
-    assert_error(answer, body, code)
-
-
 async def test_a_missing_content_type_is_refused(proxy: Proxy) -> None:
     head, body = await raw(proxy, ["Content-Length: 2"], b"{}", content_type=None)
     assert head.startswith(b"HTTP/1.1 415 ")
     assert orjson.loads(body)["error"]["code"] == "unsupported_media_type"
-
-
-async def test_expect_is_answered_after_the_keys_are_checked(proxy: Proxy) -> None:
-    head, _ = await raw(proxy, ["Content-Length: 2", "Expect: 200-ok"], b"{}")
-    assert head.startswith(b"HTTP/1.1 417 ")
-    body = orjson.dumps(CHAT)
-    head, rest = await raw(proxy, [f"Content-Length: {len(body)}", "Expect: 100-continue"], body)
-    assert head.startswith(b"HTTP/1.1 100 Continue")
-    assert rest.startswith(b"HTTP/1.1 200 OK")
-    proxy_without = [f"Content-Length: {len(body)}", "Expect: 100-continue", "Authorization: x"]
-    head, _ = await raw(proxy, proxy_without, b"")
-    assert b"100 Continue" not in head
-
-
-@pytest.mark.parametrize(
-    ("request_bytes", "status", "code"),
-    [
-        (
-            b"GET / HTTP/1.1\r\nHost: x\r\nX-Big: " + b"x" * 8999 + b"\r\n\r\n",
-            431,
-            "header_too_large",
-        ),
-        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431, "header_too_large"),
-        (b"nonsense\r\n\r\n", 400, "bad_request"),
-        (
-            b"GET / HTTP/1.1\r\nHost: x\r\nX-Provider-Key: "
-            + PROVIDER_CANARY.encode()
-            + b"\x00\r\n\r\n",
-            400,
-            "bad_request",
-        ),
-    ],
-)
-async def test_malformed_http_is_answered_in_json_and_closed(
-    proxy: Proxy, request_bytes: bytes, status: int, code: str
-) -> None:
-    head, body = await send(proxy, request_bytes)
-    # Read to its end: the connection was closed. aiohttp answers what it cannot read as HTTP/1.0.
-    assert head.partition(b" ")[2].startswith(b"%d " % status)
-    assert orjson.loads(body)["error"]["code"] == code
-    assert PROVIDER_CANARY.encode() not in head + body
-    assert b"aiohttp" not in head
-
-
-async def test_a_header_just_under_the_limit_is_taken(proxy: Proxy) -> None:
-    head, _ = await send(
-        proxy,
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Big: "
-        + b"x" * 8100
-        + b"\r\n\r\n",
-    )
-    assert head.startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_used_up_quota_is_a_429_that_nobody_retries(

@@ -1,11 +1,15 @@
 """The process: its start, its limits, its memory, and a drain that loses nothing."""
 
 import asyncio
+import os
 import resource
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -18,6 +22,8 @@ from conftest import (
     eventually,
 )
 from fake_upstream import DONE, END, STALL, FakeUpstream, completion, delta, json_reply, stream_head
+
+from mintoken.connection import SPARE_FILES, connection_cap
 
 STREAMS = 500
 
@@ -174,3 +180,64 @@ async def test_a_request_that_has_begun_when_the_drain_does_is_told(
         gate.set()
         await running.read()
         assert await stopping == 0
+
+
+async def test_connections_beyond_the_cap_are_told_and_closed(start_proxy: StartProxy) -> None:
+    proxy = await start_proxy(server_max_connections=2)
+    host, port = proxy.url.removeprefix("http://").split(":")
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    taken = []
+    for _ in range(2):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(request)
+        assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
+        taken.append(writer)
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    refusal = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    assert refusal.startswith(b"HTTP/1.1 503 ")
+    assert b"Connection: close" in refusal
+    assert refusal.count(b"HTTP/1.1") == 1
+    assert b'"code":"overloaded"' in refusal
+    for writer in taken:
+        writer.close()
+    # Until the server has seen them leave, it may refuse once more.
+    while (await _status(host, port, request)) != b"HTTP/1.1 200 OK\r\n":
+        pass
+
+
+async def _status(host: str, port: str, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    line = await reader.readline()
+    writer.close()
+    return line
+
+
+def test_a_connection_needs_two_open_files() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (SPARE_FILES + 200, before[1]))
+        assert connection_cap(10_000) == 100
+        assert connection_cap(50) == 50
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_without_the_parser_in_c_it_does_not_start(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mintoken", "serve"],
+        env=os.environ
+        | {
+            "AIOHTTP_NO_EXTENSIONS": "1",
+            "MINTOKEN_SERVER_LISTEN": "127.0.0.1:0",
+            "MINTOKEN_SERVER_ADMIN_LISTEN": "127.0.0.1:0",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 78
+    assert "parser in C" in done.stderr

@@ -1,0 +1,214 @@
+"""The server under attack: one process for the whole table, looked at after every row."""
+
+import asyncio
+import re
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+import pytest_asyncio
+from conftest import PROVIDER_CANARY, Served, add_key, audit, eventually, usage_rows
+from fake_upstream import FakeUpstream, fake_upstream
+
+BODY = b'{"model":"gpt-4o","messages":[{"role":"user","content":"Say hello."}]}'
+START = b"POST /v1/chat/completions HTTP/1.1\r\nHost: mintoken\r\n"
+KEYS = b"Authorization: Bearer @KEY@\r\nX-Provider-Key: @PROVIDER@\r\n"
+JSON = b"Content-Type: application/json\r\n"
+OK = START + KEYS + JSON
+"""A valid request line and headers; @KEY@ and @PROVIDER@ become the keys when it is sent."""
+CLOSE = b"Connection: close\r\n"
+SECONDS = {"HEADER_TIMEOUT": 2, "BODY_TIMEOUT": 3, "WRITE_TIMEOUT": 2}
+LAG_BAR_MS = 50
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) [^\r\n]*")
+
+
+def with_length(body: bytes) -> bytes:
+    """The end of a head, and the body that it announces."""
+    return b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def chunked(body: bytes) -> bytes:
+    return b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP response as it came over the wire."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def code(self) -> str:
+        """The code of an error that Mintoken made, after its shape was checked."""
+        if "x-mintoken-error" not in self.headers:
+            return ""
+        error = orjson.loads(self.body)["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["code"] == self.headers["x-mintoken-error"]
+        return str(error["code"])
+
+
+def answers(data: bytes) -> list[Answer]:
+    """All responses in these bytes; fails if there is a byte that belongs to none."""
+    found = []
+    while data:
+        head, end, data = data.partition(b"\r\n\r\n")
+        assert end, f"a head without an end: {head[:200]!r}"
+        first, *lines = head.split(b"\r\n")
+        status = _STATUS_LINE.fullmatch(first)
+        assert status, f"no status line: {first[:200]!r}"
+        headers = {}
+        for line in lines:
+            name, colon, value = line.decode("latin-1").partition(": ")
+            assert colon, f"no header: {line!r}"
+            headers[name.lower()] = value
+        if status[1] == b"100":
+            body = b""
+        elif "chunked" in headers.get("transfer-encoding", ""):
+            body, data = _chunks(data)
+        else:
+            length = int(headers["content-length"])
+            body, data = data[:length], data[length:]
+            assert len(body) == length
+        found.append(Answer(int(status[1]), headers, body))
+    return found
+
+
+def _chunks(data: bytes) -> tuple[bytes, bytes]:
+    body = b""
+    while True:
+        size, _, data = data.partition(b"\r\n")
+        length = int(size, 16)
+        body, data = body + data[:length], data[length + 2 :]
+        if not length:
+            return body, data
+
+
+@dataclass
+class Target:
+    """A server process with short deadlines, its provider, and a prober of its event loop."""
+
+    served: Served
+    upstream: FakeUpstream
+    worker: int
+    """Its process id."""
+    address: str = "127.0.0.1"
+    """Where the requests come from: each test has its own, and so its own limit of failures."""
+
+    def fill(self, data: bytes) -> bytes:
+        """The bytes with the real keys in them."""
+        keys = {b"@KEY@": self.served.key.encode(), b"@PROVIDER@": PROVIDER_CANARY.encode()}
+        for name, key in keys.items():
+            data = data.replace(name, key)
+        return data
+
+    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(
+            "127.0.0.1", self.served.port, limit=2**26, local_addr=(self.address, 0)
+        )
+
+    async def exchange(self, *pieces: bytes, within: float = 10.0, gap: float = 0.0) -> bytes:
+        """What comes back for these pieces until the server closes the connection."""
+        reader, writer = await self.open()
+
+        async def write() -> None:
+            for piece in pieces:
+                writer.write(self.fill(piece))
+                await writer.drain()
+                await asyncio.sleep(gap)
+
+        writing = asyncio.create_task(write())
+        try:
+            return await asyncio.wait_for(_read_all(reader), within)
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            writer.transport.abort()
+
+    async def ask(self, *pieces: bytes, within: float = 10.0, gap: float = 0.0) -> Answer:
+        """The only answer to these pieces, after which the server closed the connection."""
+        got = answers(await self.exchange(*pieces, within=within, gap=gap))
+        assert len(got) == 1, got
+        return got[0]
+
+    async def chat(self, body: bytes, *headers: bytes) -> Answer:
+        """The answer to a well-formed request with this body."""
+        return await self.ask(OK + CLOSE + b"".join(headers) + with_length(body))
+
+    async def last_row(self) -> dict[str, Any]:
+        """The newest usage row, once all are settled."""
+
+        def settled() -> list[dict[str, Any]] | None:
+            rows = usage_rows(self.served.data_dir)
+            return None if any(row["outcome"] == "reserved" for row in rows) else rows
+
+        return (await eventually(settled))[-1]
+
+    async def assert_unharmed(self) -> None:
+        """The assertions that hold after every row of the table."""
+        self.upstream.scripts.clear()
+        assert (await self.chat(BODY)).status == 200
+        assert (await self.last_row())["outcome"] == "ok"
+        assert await audit(self.served.data_dir) == []
+        log = self.served.log.read_bytes()
+        for word in (b"Traceback", b"internal_error", b"connection_error", b"task_died"):
+            assert word not in log
+        for secret in (PROVIDER_CANARY, self.served.key):
+            assert secret.encode() not in log
+        assert self.served.workers() == [self.worker], "the worker died and was replaced"
+
+
+async def _read_all(reader: asyncio.StreamReader) -> bytes:
+    got = bytearray()
+    try:
+        while data := await reader.read(2**16):
+            got += data
+    except ConnectionResetError:
+        pass  # The server closed with bytes of ours unread; what it had said has arrived.
+    return bytes(got)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def hostile_target(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Target]:
+    """Starts the server; at the end, its event loop has never lagged behind."""
+    data_dir = tmp_path_factory.mktemp("hostile") / "data"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with fake_upstream() as provider, aiohttp.ClientSession() as session:
+        served = Served(data_dir, provider, port)
+        served.key = await add_key(data_dir)
+        served.environ |= {f"MINTOKEN_SERVER_{name}": str(s) for name, s in SECONDS.items()}
+        served.environ |= {
+            "MINTOKEN_UPSTREAM_FIRST_BYTE_TIMEOUT": "2",
+            "MINTOKEN_UPSTREAM_IDLE_TIMEOUT": "1",
+        }
+        try:
+            await served.start(session)
+            probe = await asyncio.create_subprocess_exec(
+                sys.executable, Path(__file__).with_name("probe.py"), str(port),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            yield Target(served, provider, served.workers()[0])
+            said, _ = await probe.communicate(b"")
+            lags = sorted(map(float, said.split()))
+            assert lags[len(lags) * 99 // 100] < LAG_BAR_MS
+        finally:
+            await served.end()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def target(hostile_target: Target) -> AsyncIterator[Target]:
+    """The server under attack; what holds after every row is asserted when the test ends."""
+    hostile_target.address = str(ip_address(hostile_target.address) + 1)
+    yield hostile_target
+    await hostile_target.assert_unharmed()
