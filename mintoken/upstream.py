@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -158,6 +160,16 @@ class _Wait:
             raise
 
 
+class _Connection(ResponseHandler):
+    """Tells the reader of a body when what came is no HTTP; aiohttp 3.14 lets it wait for ever."""
+
+    def set_exception(self, *args: Any) -> None:
+        super().set_exception(*args)
+        payload = self._payload
+        if payload is not None and not payload.is_eof() and payload.exception() is None:
+            payload.set_exception(aiohttp.ClientPayloadError())
+
+
 class Upstream:
     """The provider's API at `base_url`; timeouts are in seconds."""
 
@@ -165,15 +177,19 @@ class Upstream:
         self._base_url = base_url
         self._first_byte_timeout = first_byte_timeout
         self._waits = _Waits()
+        connector = aiohttp.TCPConnector(limit=0)
+        protocol: type[ResponseHandler] = _Connection
+        connector._factory = partial(protocol, loop=asyncio.get_running_loop())
         # Nothing is shared between callers, followed, unpacked or taken from the environment.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout),
             auto_decompress=False,
             trust_env=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )
+        self._session._retry_connection = False  # The caller decides if anything is asked twice.
 
     async def send(
         self, method: str, path: str, query: str, headers: CIMultiDict[str], body: bytes | None

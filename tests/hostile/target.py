@@ -145,11 +145,15 @@ class Target:
         """The answer to a well-formed request with this body."""
         return await self.ask(OK + CLOSE + b"".join(headers) + with_length(body))
 
+    def rows(self) -> list[dict[str, Any]]:
+        """All usage rows, the oldest first."""
+        return usage_rows(self.served.data_dir)
+
     async def last_row(self) -> dict[str, Any]:
         """The newest usage row, once all are settled."""
 
         def settled() -> list[dict[str, Any]] | None:
-            rows = usage_rows(self.served.data_dir)
+            rows = self.rows()
             return None if any(row["outcome"] == "reserved" for row in rows) else rows
 
         return (await eventually(settled))[-1]
@@ -194,6 +198,8 @@ async def hostile_target(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
         }
         try:
             await served.start(session)
+            while (await session.get(f"{served.url}/readyz")).status != 200:
+                await asyncio.sleep(0.01)
             probe = await asyncio.create_subprocess_exec(
                 sys.executable, Path(__file__).with_name("probe.py"), str(port),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
