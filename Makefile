@@ -27,6 +27,10 @@ demo: $(VENV)/installed ## show the whole path, offline
 test: $(VENV)/installed-for-tests ## install and run the tests
 	$(RUN) -m pytest $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(VENV)/installed-for-tests ## try 20,000 odd requests and bodies each; takes a quarter of an hour
+	$(RUN) -m pytest tests/hostile/test_fuzz.py --hypothesis-profile fuzz $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/installed-for-tests ## look for mistakes and for other formatting than ours
 	$(RUN) -m ruff check

@@ -46,19 +46,25 @@ def connection_cap(wanted: int) -> int:
     return min(wanted, (files - SPARE_FILES) // 2)
 
 
-def is_plain(message: RawRequestMessage) -> bool:
-    """Is it HTTP/1 to an origin server, so that nobody can read it in two ways?
+def refusal(message: RawRequestMessage) -> Code | None:
+    """Why a head that aiohttp's parser lets pass is refused, None if it is not.
 
-    aiohttp's parser lets pass what is asked here: other versions, targets that name a host or hold
-    a fragment, hosts that are none (RFC 9112 §3.2) and codings beside chunked (§6.1).
+    Nobody may be able to read a request in two ways: no versions but HTTP/1, no targets that name a
+    host or hold a fragment, no hosts that are none (RFC 9112 §3.2), no codings beside chunked
+    (§6.1). Expectations are met or refused before any route is looked for.
     """
-    return (
-        message.version in (HttpVersion10, HttpVersion11)
-        and message.path.startswith("/")
-        and "#" not in message.path
-        and _HOST.fullmatch(message.headers.get("Host", "x")) is not None
-        and message.headers.get("Transfer-Encoding", "chunked").strip().lower() == "chunked"
-    )
+    headers = message.headers
+    if (
+        message.version not in (HttpVersion10, HttpVersion11)
+        or not message.path.startswith("/")
+        or "#" in message.path
+        or _HOST.fullmatch(headers.get("Host", "x")) is None
+        or headers.get("Transfer-Encoding", "chunked").strip().lower() != "chunked"
+    ):
+        return Code.BAD_REQUEST
+    if headers.get("Expect", "100-continue").lower() != "100-continue":
+        return Code.EXPECTATION_FAILED
+    return None
 
 
 class Connection(web.RequestHandler):
@@ -106,8 +112,8 @@ class Connection(web.RequestHandler):
         super().data_received(data)
         for place in range(known, len(self._messages)):
             message, self._body = self._messages[place]
-            if not isinstance(message, _ErrInfo) and not is_plain(message):
-                self._messages[place] = _ErrInfo(400, BadHttpMessage(""), ""), EMPTY_PAYLOAD
+            if not isinstance(message, _ErrInfo) and (code := refusal(message)):
+                self._messages[place] = _ErrInfo(400, MintokenError(code), ""), EMPTY_PAYLOAD
         # The rest of a body, whose request was answered before it came, is no new request.
         waiting = not self._messages and self._current_request is None
         self._header_begun = bool(data) and waiting and not in_a_body
@@ -173,6 +179,8 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun already")
         match exc:
+            case MintokenError():
+                code = exc.code
             case LineTooLong():
                 code = Code.HEADER_TOO_LARGE
             case BadHttpMessage():

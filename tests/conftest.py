@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import hypothesis
 import pytest
 from fake_upstream import FakeUpstream, fake_upstream
 from openai import AsyncOpenAI
@@ -25,6 +26,8 @@ from mintoken.config import load_config
 from mintoken.models import Account, Intensity, Key
 from mintoken.server import running
 from mintoken.stores.sqlite import open_sqlite
+
+hypothesis.settings.register_profile("fuzz", max_examples=20_000)
 
 pytest_plugins = ("hostile.target",)
 
@@ -252,10 +255,16 @@ class Served:
         return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def rss_kb(self, measure: str = "VmRSS") -> int:
-        """The memory of the only worker; `VmHWM` is the most that it ever had."""
+        """The memory of the only worker now; `VmHWM` is the most since `forget_peak`."""
         [pid] = self.workers()
         status = Path(f"/proc/{pid}/status").read_text()
         return next(int(line.split()[1]) for line in status.splitlines() if measure in line)
+
+    def forget_peak(self) -> int:
+        """Begin to look for the most memory anew; what it is now, in KiB."""
+        [pid] = self.workers()
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+        return self.rss_kb()
 
     async def stop(self, number: int) -> int:
         """Send the signal to the parent, SIGKILL to its workers too; the exit code."""

@@ -34,8 +34,6 @@ async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _check_headers(request: web.Request) -> None:
-    if request.headers.get("Expect", "100-continue").lower() != "100-continue":
-        raise MintokenError(Code.EXPECTATION_FAILED)
     for name in ("Authorization", PROVIDER_KEY, INTENSITY):
         if len(request.headers.getall(name, ())) > 1:
             raise MintokenError(Code.DUPLICATE_HEADER, f"Send {name} once.", param=name)

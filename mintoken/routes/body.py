@@ -17,7 +17,7 @@ async def read_json(request: web.Request) -> bytes:
     """The whole body of a request whose headers promise JSON.
 
     Raises MintokenError `unsupported_media_type`, `unsupported_content_encoding`,
-    `expectation_failed`, `request_too_large`, `request_timeout` or `overloaded`.
+    `request_too_large`, `request_timeout` or `overloaded`.
     """
     config = request.app[CONFIG]
     _check_headers(request)

@@ -117,6 +117,10 @@ class Target:
             "127.0.0.1", self.served.port, limit=2**26, local_addr=(self.address, 0)
         )
 
+    def next_address(self) -> None:
+        """Ask as somebody else from now on."""
+        self.address = str(ip_address(self.address) + 1)
+
     async def exchange(self, *pieces: bytes, within: float = 10.0, gap: float = 0.0) -> bytes:
         """What comes back for these pieces until the server closes the connection."""
         reader, writer = await self.open()
@@ -129,7 +133,7 @@ class Target:
 
         writing = asyncio.create_task(write())
         try:
-            return await asyncio.wait_for(_read_all(reader), within)
+            return await asyncio.wait_for(read_all(reader), within)
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
@@ -172,13 +176,14 @@ class Target:
         assert self.served.workers() == [self.worker], "the worker died and was replaced"
 
 
-async def _read_all(reader: asyncio.StreamReader) -> bytes:
+async def read_all(reader: asyncio.StreamReader, *, quiet_s: float | None = None) -> bytes:
+    """All bytes until the other side closes, or says nothing for so long."""
     got = bytearray()
     try:
-        while data := await reader.read(2**16):
+        while data := await asyncio.wait_for(reader.read(2**16), quiet_s):
             got += data
-    except ConnectionResetError:
-        pass  # The server closed with bytes of ours unread; what it had said has arrived.
+    except (ConnectionResetError, TimeoutError):
+        pass  # If it closed with bytes of ours unread, what it had said before has arrived.
     return bytes(got)
 
 
@@ -215,6 +220,6 @@ async def hostile_target(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
 @pytest_asyncio.fixture(loop_scope="session")
 async def target(hostile_target: Target) -> AsyncIterator[Target]:
     """The server under attack; what holds after every row is asserted when the test ends."""
-    hostile_target.address = str(ip_address(hostile_target.address) + 1)
+    hostile_target.next_address()
     yield hostile_target
     await hostile_target.assert_unharmed()
