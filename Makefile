@@ -31,6 +31,10 @@ test: $(VENV)/installed-for-tests ## install and run the tests
 fuzz: $(VENV)/installed-for-tests ## try 20,000 odd requests and bodies each; takes a quarter of an hour
 	$(RUN) -m pytest tests/hostile/test_fuzz.py --hypothesis-profile fuzz $(ARGS)
 
+.PHONY: chaos
+chaos: $(VENV)/installed-for-tests ## kill, fill, reload and hurry it for up to five minutes; prints a table
+	@cd tests && ../$(RUN) -m chaos
+
 .PHONY: lint
 lint: $(VENV)/installed-for-tests ## look for mistakes and for other formatting than ours
 	$(RUN) -m ruff check

@@ -1,5 +1,6 @@
 """Logs: one JSON line per event on stdout, a readable form on a terminal."""
 
+import contextlib
 import logging
 import sys
 import traceback
@@ -24,10 +25,27 @@ def configure(stream: TextIO = sys.stdout) -> None:
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=lambda *_: _Writer(stream),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler()], force=True)
+
+
+class _Writer:
+    """Writes lines; one that cannot be written is lost, and nothing else with it.
+
+    The log may be on the disk that is full, or in a pipe that nobody reads any more.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = log = msg
 
 
 def frames(error: BaseException) -> str:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import socket
 import sqlite3
 import sys
 import time
@@ -211,16 +212,22 @@ async def audit(data_dir: Path) -> list[str]:
         await store.close()
 
 
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 class Served:
     """`python -m mintoken serve` as its own process."""
 
-    def __init__(self, data_dir: Path, upstream: FakeUpstream, port: int) -> None:
+    def __init__(self, data_dir: Path, base_url: str, port: int) -> None:
         self.data_dir = data_dir
         self.key = ""
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.environ = os.environ | {
-            "MINTOKEN_UPSTREAM_BASE_URL": upstream.base_url,
+            "MINTOKEN_UPSTREAM_BASE_URL": base_url,
             "MINTOKEN_SERVER_LISTEN": f"127.0.0.1:{port}",
             "MINTOKEN_SERVER_ADMIN_LISTEN": f"127.0.0.1:{port}",
             "MINTOKEN_STORAGE_DATA_DIR": str(data_dir),
@@ -266,6 +273,11 @@ class Served:
         Path(f"/proc/{pid}/clear_refs").write_text("5")
         return self.rss_kb()
 
+    def signal(self, number: int) -> None:
+        """Send the signal to the parent."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
     async def stop(self, number: int) -> int:
         """Send the signal to the parent, SIGKILL to its workers too; the exit code."""
         assert self.process is not None
@@ -292,7 +304,7 @@ async def served(
     upstream: FakeUpstream, tmp_path: Path, unused_tcp_port: int
 ) -> AsyncIterator[Served]:
     """A server process that a test starts, and that does not outlive it."""
-    server = Served(tmp_path / "data", upstream, unused_tcp_port)
+    server = Served(tmp_path / "data", upstream.base_url, unused_tcp_port)
     server.key = await add_key(server.data_dir)
     yield server
     await server.end()

@@ -342,7 +342,7 @@ async def test_the_first_start_prints_a_key_and_snippets_that_work(
 ) -> None:
     if language == "curl" and shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    served = Served(tmp_path / "data", upstream, unused_tcp_port)
+    served = Served(tmp_path / "data", upstream.base_url, unused_tcp_port)
     async with aiohttp.ClientSession() as session:
         await served.start(session)
         greeting = served.log.read_text()

@@ -1,5 +1,6 @@
 """Logs: JSON lines, and nothing that an exception's message may quote."""
 
+import contextlib
 import io
 import json
 import logging
@@ -42,3 +43,12 @@ def test_a_terminal_gets_a_readable_form() -> None:
     structlog.get_logger().info("listening", public="127.0.0.1:8787")
     assert "listening" in out.getvalue()
     assert not out.getvalue().startswith("{")
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_nothing_else() -> None:
+    with open("/dev/full", "w") as full:
+        logs.configure(full)
+        for _ in range(5000):
+            structlog.get_logger().error("event", padding="x" * 100)
+        with contextlib.suppress(OSError):
+            full.close()

@@ -82,7 +82,7 @@ async def test_reloads_under_load_refuse_and_cut_no_request(
         callers = [asyncio.create_task(caller(session)) for _ in range(8)]
         for number in range(1, 4):
             before = statuses[200]
-            await served_signal(served, signal.SIGHUP)
+            served.signal(signal.SIGHUP)
             await eventually(lambda n=number: served.log.read_bytes().count(b'"reloaded"') == n)
             await eventually(lambda b=before: statuses[200] > b + 50)
         done.set()
@@ -91,11 +91,6 @@ async def test_reloads_under_load_refuse_and_cut_no_request(
         assert await served.stop(signal.SIGTERM) == 0
     assert set(statuses) == {200}
     assert await audit(served.data_dir) == []
-
-
-async def served_signal(served: Served, number: int) -> None:
-    assert served.process is not None
-    served.process.send_signal(number)
 
 
 async def test_a_reload_lets_streams_finish_and_takes_the_new_configuration(
@@ -110,7 +105,7 @@ async def test_a_reload_lets_streams_finish_and_takes_the_new_configuration(
         await serving(served, session)
         stream = await session.post(url, json=CHAT | {"stream": True})
         config.write_text("[server]\nmax_body_bytes = 1024\n")
-        await served_signal(served, signal.SIGHUP)
+        served.signal(signal.SIGHUP)
         await eventually(lambda: b'"reloaded"' in served.log.read_bytes())
         # Until they have heard of it, the old workers may still be asked.
         while await afresh(served, CHAT | {"user": "x" * 2000}) != 413:
@@ -126,7 +121,7 @@ async def test_a_reload_that_cannot_be_leaves_everything_as_it_is(
     async with aiohttp.ClientSession() as session:
         workers = await serving(served, session)
         (tmp_path / "config.toml").write_text("[server]\nworkers = 1\nnonsense = 1\n")
-        await served_signal(served, signal.SIGHUP)
+        served.signal(signal.SIGHUP)
         await eventually(lambda: b"reload_failed" in served.log.read_bytes())
         assert b"nonsense" in served.log.read_bytes()
         (tmp_path / "config.toml").unlink()
@@ -134,7 +129,7 @@ async def test_a_reload_that_cannot_be_leaves_everything_as_it_is(
         secret = served.data_dir / "server_secret"
         kept = secret.read_bytes()
         secret.unlink()
-        await served_signal(served, signal.SIGHUP)
+        served.signal(signal.SIGHUP)
         await eventually(lambda: b"reload_failed" in served.log.read_bytes())
         secret.write_bytes(kept)
         await eventually(lambda: served.workers() == workers)
@@ -184,7 +179,7 @@ async def test_a_revoked_key_is_refused_by_all_workers_within_a_second(served: S
 async def test_workers_leave_when_their_parent_is_killed(served: Served) -> None:
     async with aiohttp.ClientSession() as session:
         workers = await serving(served, session)
-        await served_signal(served, signal.SIGKILL)
+        served.signal(signal.SIGKILL)
         await eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 

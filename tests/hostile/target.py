@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import aiohttp
 import orjson
 import pytest
 import pytest_asyncio
-from conftest import PROVIDER_CANARY, Served, add_key, audit, eventually, usage_rows
+from conftest import PROVIDER_CANARY, Served, add_key, audit, eventually, free_port, usage_rows
 from fake_upstream import FakeUpstream, fake_upstream
 
 BODY = b'{"model":"gpt-4o","messages":[{"role":"user","content":"Say hello."}]}'
@@ -191,10 +190,8 @@ async def read_all(reader: asyncio.StreamReader, *, quiet_s: float | None = None
 async def hostile_target(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Target]:
     """Starts the server; at the end, its event loop has never lagged behind."""
     data_dir = tmp_path_factory.mktemp("hostile") / "data"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     async with fake_upstream() as provider, aiohttp.ClientSession() as session:
-        served = Served(data_dir, provider, port)
+        served = Served(data_dir, provider.base_url, free_port())
         served.key = await add_key(data_dir)
         served.environ |= {f"MINTOKEN_SERVER_{name}": str(s) for name, s in SECONDS.items()}
         served.environ |= {
@@ -206,7 +203,7 @@ async def hostile_target(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
             while (await session.get(f"{served.url}/readyz")).status != 200:
                 await asyncio.sleep(0.01)
             probe = await asyncio.create_subprocess_exec(
-                sys.executable, Path(__file__).with_name("probe.py"), str(port),
+                sys.executable, Path(__file__).with_name("probe.py"), str(served.port),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
             yield Target(served, provider, served.workers()[0])
