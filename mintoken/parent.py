@@ -79,7 +79,7 @@ class Parent:
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._keep_full()
-        while self._everyone():
+        while self._everyone() or not self._stopping:
             starting = not all(worker.serves for worker in self._everyone())
             told = signal.sigtimedwait(SIGNALS, STARTING_S if starting else BEAT_S)
             match told.si_signo if told else None:

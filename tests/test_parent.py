@@ -93,6 +93,20 @@ async def test_reloads_under_load_refuse_and_cut_no_request(
     assert await audit(served.data_dir) == []
 
 
+async def test_it_outlives_workers_that_die_before_they_serve(served: Served) -> None:
+    """All of them at once, so that for a moment there is nobody left."""
+    async with aiohttp.ClientSession() as session:
+        await serving(served, session)
+    for _ in range(3):
+        workers = await eventually(served.workers)
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        await eventually(lambda before=workers: not set(served.workers()) & set(before))
+    await eventually(lambda: len(served.workers()) == 2)
+    assert await afresh(served) == 200
+    assert await served.stop(signal.SIGTERM) == 0
+
+
 async def test_a_reload_lets_streams_finish_and_takes_the_new_configuration(
     served: Served, upstream: FakeUpstream, tmp_path: Path
 ) -> None:
