@@ -239,10 +239,11 @@ class Served:
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}", "X-Provider-Key": PROVIDER_CANARY}
 
-    async def start(self, session: aiohttp.ClientSession) -> None:
+    async def start(self, session: aiohttp.ClientSession, *flags: str) -> None:
+        """Run it, with flags for Python, until it answers."""
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "mintoken", "serve",
+                sys.executable, *flags, "-m", "mintoken", "serve",
                 env=self.environ, stdout=log, stderr=log, cwd=self.log.parent,
                 start_new_session=True,
             )  # fmt: skip

@@ -132,7 +132,10 @@ class Target:
 
         writing = asyncio.create_task(write())
         try:
-            return await asyncio.wait_for(read_all(reader), within)
+            got = await asyncio.wait_for(read_all(reader), within)
+            assert PROVIDER_CANARY.encode() not in got
+            assert self.served.key.encode() not in got
+            return got
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
@@ -168,7 +171,13 @@ class Target:
         assert (await self.last_row())["outcome"] == "ok"
         assert await audit(self.served.data_dir) == []
         log = self.served.log.read_bytes()
-        for word in (b"Traceback", b"internal_error", b"connection_error", b"task_died"):
+        for word in (
+            b"Traceback",
+            b"Warning",
+            b"internal_error",
+            b"connection_error",
+            b"task_died",
+        ):
             assert word not in log
         for secret in (PROVIDER_CANARY, self.served.key):
             assert secret.encode() not in log
@@ -199,7 +208,8 @@ async def hostile_target(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
             "MINTOKEN_UPSTREAM_IDLE_TIMEOUT": "1",
         }
         try:
-            await served.start(session)
+            # What is wrong but goes well shows in the log, and what tracebacks quote too.
+            await served.start(session, "-X", "dev")
             while (await session.get(f"{served.url}/readyz")).status != 200:
                 await asyncio.sleep(0.01)
             probe = await asyncio.create_subprocess_exec(

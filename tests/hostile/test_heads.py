@@ -107,7 +107,6 @@ async def test_what_is_not_http_is_refused_once_and_the_connection_closed(
     answer = await target.ask(MALFORMED[name])
     assert answer.status in STATUSES
     assert answer.code in ("bad_request", "header_too_large")
-    assert b"canary" not in answer.body
     assert len(target.upstream.requests) == arrived
 
 
@@ -201,7 +200,6 @@ async def test_what_cannot_be_let_in_is_refused_before_its_body_is_read(
     arrived = len(target.upstream.requests)
     answer = await target.ask(refusal.data)
     assert (answer.status, answer.code) == (refusal.status, refusal.code)
-    assert b"canary" not in answer.body
     assert len(target.upstream.requests) == arrived
 
 
