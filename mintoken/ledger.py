@@ -34,7 +34,12 @@ class Ledger:
         self._open: dict[str, Callable[[], Progress | None]] = {}
         self._wake = asyncio.Event()
         self._closing = False
-        self.healthy = True
+        self._trouble = ""
+
+    @property
+    def healthy(self) -> bool:
+        """Could the store be written the last time?"""
+        return not self._trouble
 
     async def reserve(
         self, reservation: Reservation, progress: Callable[[], Progress | None]
@@ -60,7 +65,10 @@ class Ledger:
         self._wake.set()
 
     async def recover(self) -> None:
-        """Settle as crashed what dead workers left reserved. Raises StorageError."""
+        """Settle as crashed what dead workers left reserved. Raises StorageError.
+
+        It always writes, so it shows whether the store can be written.
+        """
         rows = await self._store.recover(counts=self._counts)
         if rows:
             structlog.get_logger().warning("recovered", rows=rows)
@@ -77,10 +85,11 @@ class Ledger:
                     await self._commit(self._noted())
                 else:
                     await self._commit([])
-                self.healthy = True
+                self._report("")
             except StorageError as error:
+                tick_at = 0.0  # Healthy again only when the store was really written.
                 self._refuse_waiting()
-                self._report(error)
+                self._report(str(error))
                 if self._closing:
                     return
                 await self._pause()
@@ -122,11 +131,16 @@ class Ledger:
                     MintokenError(Code.STORAGE_UNAVAILABLE, headers={"Retry-After": "1"})
                 )
 
-    def _report(self, error: StorageError) -> None:
-        self.healthy = False
-        structlog.get_logger().error(
-            "storage_unavailable", error=str(error), unsettled=len(self._settlements)
-        )
+    def _report(self, trouble: str) -> None:
+        """Log a change for the worse or the better, not every try in between."""
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        log, unsettled = structlog.get_logger(), len(self._settlements)
+        if trouble:
+            log.error("storage_unavailable", error=trouble, unsettled=unsettled)
+        else:
+            log.info("storage_available", unsettled=unsettled)
 
     async def _pause(self) -> None:
         """Wait before settlements are tried again; a new reservation is refused without delay."""

@@ -3,7 +3,8 @@
 import logging
 import sys
 import traceback
-from typing import TextIO
+from contextlib import suppress
+from typing import TextIO, cast
 
 import orjson
 import structlog
@@ -24,7 +25,7 @@ def configure(stream: TextIO = sys.stdout) -> None:
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Lossy(stream))),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler()], force=True)
@@ -39,6 +40,21 @@ def frames(error: BaseException) -> str:
 
 def _json(event: object, **_: object) -> str:
     return orjson.dumps(event, default=str).decode()
+
+
+class _Lossy:
+    """A stream that loses what it cannot write, as on a full disk; whoever logs must go on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 class _LibraryHandler(logging.Handler):

@@ -1,5 +1,6 @@
 """Logs: JSON lines, and nothing that an exception's message may quote."""
 
+import errno
 import io
 import json
 import logging
@@ -42,3 +43,16 @@ def test_a_terminal_gets_a_readable_form() -> None:
     structlog.get_logger().info("listening", public="127.0.0.1:8787")
     assert "listening" in out.getvalue()
     assert not out.getvalue().startswith("{")
+
+
+def test_what_cannot_be_written_is_lost_and_stops_nobody() -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    logs.configure(Full())
+    structlog.get_logger().info("request", id="1")
+    logs.configure(io.StringIO())

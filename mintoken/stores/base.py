@@ -46,7 +46,11 @@ class Store(Protocol):
         """
 
     async def recover(self, *, counts: QuotaCounts) -> int:
-        """Settle as crashed what dead workers left reserved; how many rows that were."""
+        """Settle as crashed what dead workers left reserved; how many rows that were.
+
+        Something is written even if there is nothing to settle, so that a store that cannot be
+        written is found out before a request needs it.
+        """
 
     async def report(
         self, *, month: str, group_by: GroupBy, account_id: str | None = None

@@ -4,7 +4,7 @@ import errno
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -21,9 +21,14 @@ _APPLICATION_ID_AT = (
 )
 _BUSY_S = 2.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}  # -shm without room is the latter.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _NOT_OURS = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST,
 }  # fmt: skip
+Identity = tuple[int, int] | None
+"""Device and inode; None where there is no file."""
+
 _ADVICE = "It was left as it is: move it away, or set storage.data_dir to another folder."
 
 
@@ -43,7 +48,16 @@ def translated() -> Iterator[None]:
                 f"{error.filename}: {error.strerror}. Run this as the user that owns "
                 "storage.data_dir, or set that to a directory where this user can write."
             ) from error
-        raise StorageError(f"The database cannot do it just now: {error}") from error
+        raise StorageError(f"The database cannot do it just now: {error}{_hint(error)}") from error
+
+
+def _hint(error: Exception) -> str:
+    """What to do about it, where the error does not say so."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _FULL or (
+        isinstance(error, OSError) and error.errno in _NO_ROOM
+    ):
+        return ". See that the disk of storage.data_dir has room and is in order."
+    return ""
 
 
 def connect(path: Path, *, mode: str) -> aiosqlite.Connection:
@@ -81,6 +95,37 @@ async def prepare(writer: aiosqlite.Connection, *, wal_limit_bytes: int) -> None
         f"PRAGMA journal_size_limit={wal_limit_bytes};"
     )
     await _migrate(writer)
+
+
+async def touch(writer: aiosqlite.Connection) -> None:
+    """Have the transaction write something though nothing changes."""
+    # An UPDATE to the same value would be left out by SQLite.
+    await writer.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+
+
+def identities(*paths: Path) -> dict[Path, Identity]:
+    """Which file each name stands for just now."""
+    found: dict[Path, Identity] = {}
+    for path in paths:
+        try:
+            status = path.stat()
+            found[path] = status.st_dev, status.st_ino
+        except FileNotFoundError:
+            found[path] = None
+    return found
+
+
+def check_in_place(files: Mapping[Path, Identity]) -> None:
+    """Raise StorageError if a name stands for another file than it did.
+
+    SQLite would go on writing to a file that has no name any more, and everything would be lost.
+    """
+    for path, now in identities(*files).items():
+        if now != files[path]:
+            raise StorageError(
+                f"{path} was removed or replaced under the running server. Put back the file that "
+                "was there, or restart the server to go on with what is there now."
+            )
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -75,7 +75,6 @@ RECOVER = """
 UPDATE usage SET outcome = 'crashed',
     charged_tokens = output_tokens + iif(? = 'total', input_tokens, 0)
 WHERE outcome = 'reserved' AND worker NOT IN (SELECT value FROM json_each(?))"""
-
 ACCOUNT_ROW = attrgetter("id", "name", "monthly_tokens", "created_at")
 SAVE_ACCOUNT = """
 INSERT INTO accounts (id, name, monthly_tokens, created_at) VALUES (?, ?, ?, ?)
