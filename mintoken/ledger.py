@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,6 +18,8 @@ TICK_S = 5.0
 """Seconds between looks for dead workers' rows, and between notes of running streams' progress."""
 RETRY_S = 0.5
 """Seconds until settlements are tried again after the storage failed."""
+LAST_TRIES_S = 3.0
+"""Seconds for which a ledger that was told to close goes on trying to settle what waits."""
 
 _NOTHING = Batch([], [], [])
 _Item = TypeVar("_Item")
@@ -34,6 +37,7 @@ class Ledger:
         self._open: dict[str, Callable[[], Progress | None]] = {}
         self._wake = asyncio.Event()
         self._closing = False
+        self._end_at = math.inf
         self._trouble = ""
 
     @property
@@ -74,7 +78,10 @@ class Ledger:
             structlog.get_logger().warning("recovered", rows=rows)
 
     async def run(self) -> None:
-        """Commit rounds until closed and everything is settled."""
+        """Commit rounds until closed and everything is settled.
+
+        What cannot be settled by then stays reserved, and the next start settles it as crashed.
+        """
         tick_at = 0.0
         while not (self._closing and not self._settlements and not self._reservations):
             await self._work_until(tick_at)
@@ -90,13 +97,14 @@ class Ledger:
                 tick_at = 0.0  # Healthy again only when the store was really written.
                 self._refuse_waiting()
                 self._report(str(error))
-                if self._closing:
+                if asyncio.get_running_loop().time() >= self._end_at:
                     return
                 await self._pause()
 
     def close(self) -> None:
         """Ask `run` to end; it does when the last settlement is committed."""
         self._closing = True
+        self._end_at = asyncio.get_running_loop().time() + LAST_TRIES_S
         self._wake.set()
 
     async def _work_until(self, tick_at: float) -> None:

@@ -18,12 +18,14 @@ import aiohttp
 import pytest
 from fake_upstream import FakeUpstream, fake_upstream
 from openai import AsyncOpenAI
+from store_cases import NOW, Open, add_account
 
 from mintoken import keys, logs
 from mintoken.clock import utc_ms
 from mintoken.config import load_config
 from mintoken.models import Account, Intensity, Key
 from mintoken.server import running
+from mintoken.stores.base import Store
 from mintoken.stores.sqlite import open_sqlite
 
 PROVIDER_CANARY = "sk-canary-0f8d3b1c9a7e5d2f4b6a8c0e"
@@ -277,3 +279,29 @@ async def served(
             assert PROVIDER_CANARY.encode() not in content
             assert server.key.encode() not in content
             assert b"Traceback" not in content
+
+
+@pytest.fixture(params=[open_sqlite], ids=["sqlite"])
+async def open_store(request, tmp_path) -> AsyncIterator[Open]:
+    """Opens stores of one kind on one folder, and closes them after the test."""
+    opened: list[Store] = []
+
+    async def open_one() -> Store:
+        opened.append(await request.param(tmp_path / "data", clock_ms=lambda: NOW))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        await store.close()
+
+
+@pytest.fixture
+async def store(open_store: Open) -> Store:
+    store = await open_store()
+    await add_account(store)
+    return store
+
+
+@pytest.fixture
+def database(tmp_path) -> Path:
+    return tmp_path / "data" / "mintoken.db"

@@ -51,6 +51,20 @@ class Disk:
         with self._filler.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, room * PAGE)
 
+    @contextmanager
+    def no_more_files(self) -> Iterator[None]:
+        """No new file can be made, though there is room for what is written to the old ones."""
+        files = os.statvfs(self.folder)
+        used = files.f_files - files.f_ffree
+        self._remount(f"nr_inodes={used}")
+        try:
+            yield
+        finally:
+            self._remount(f"nr_inodes={files.f_files}")
+
+    def _remount(self, options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(self.folder)], check=True)
+
     def free(self) -> None:
         self._filler.unlink(missing_ok=True)
 

@@ -7,18 +7,19 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import disks
 import pytest
-from conftest import CHAT, Proxy, Served, StartProxy, audit, eventually
+from conftest import CHAT, Proxy, Served, StartProxy, add_key, audit, eventually
 from disks import Disk
 from fake_upstream import DONE, END, FakeUpstream, delta, stream_head
 
 from mintoken import ledger, logs
-from mintoken.config import load_config
+from mintoken.config import Config, load_config
 from mintoken.errors import ForeignDatabaseError, StorageError
 from mintoken.server import running
 
@@ -35,6 +36,18 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     """The disk that holds the data directory of the first proxy."""
     with disks.small_disk(tmp_path / "data0", mib=8) as disk:
         yield disk
+
+
+def config_of(data_dir: Path, upstream: FakeUpstream) -> Config:
+    return load_config(
+        None,
+        {
+            "MINTOKEN_STORAGE_DATA_DIR": str(data_dir),
+            "MINTOKEN_UPSTREAM_BASE_URL": upstream.base_url,
+            "MINTOKEN_SERVER_LISTEN": "127.0.0.1:0",
+            "MINTOKEN_SERVER_ADMIN_LISTEN": "127.0.0.1:0",
+        },
+    )
 
 
 @asynccontextmanager
@@ -158,25 +171,38 @@ async def test_a_server_that_starts_on_a_full_disk_serves_once_there_is_room(
     async with stream_running(first, upstream):
         disk.fill()
         # As a worker does that takes the place of one that died.
-        config = load_config(
-            None,
-            {
-                "MINTOKEN_STORAGE_DATA_DIR": str(first.data_dir),
-                "MINTOKEN_UPSTREAM_BASE_URL": upstream.base_url,
-                "MINTOKEN_SERVER_LISTEN": "127.0.0.1:0",
-                "MINTOKEN_SERVER_ADMIN_LISTEN": "127.0.0.1:0",
-            },
-        )
-        async with running(config) as listening:
-            second = Proxy(
-                url=f"http://{listening.public}", admin_url="", key=first.key,
-                data_dir=first.data_dir, log=io.StringIO(), session=first.session,
-            )  # fmt: skip
+        async with running(config_of(first.data_dir, upstream)) as listening:
+            second = replace(first, url=f"http://{listening.public}")
             await assert_refuses(second)
             disk.free()
             await until_ready(second)
             assert (await second.post()).status == 200
     await assert_whole(first, upstream)
+
+
+@pytest.mark.parametrize("there_is_room_in_time", [True, False])
+async def test_what_waits_at_the_end_is_settled_if_the_fault_passes_soon(
+    disk: Disk, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, there_is_room_in_time: bool
+) -> None:
+    if not there_is_room_in_time:
+        monkeypatch.setattr(ledger, "LAST_TRIES_S", 0.05)
+    key, log = await add_key(disk.folder), io.StringIO()
+    logs.configure(log)
+    async with aiohttp.ClientSession() as session, AsyncExitStack() as server:
+        listening = await server.enter_async_context(running(config_of(disk.folder, upstream)))
+        proxy = Proxy(f"http://{listening.public}", "", key, disk.folder, log, session)
+        async with stream_running(proxy, upstream):
+            await asyncio.to_thread(disk.fill)
+        await until_ready(proxy, False)
+        ending = asyncio.create_task(server.aclose())
+        await asyncio.wait({ending}, timeout=0.02)
+        assert not ending.done()
+        if there_is_room_in_time:
+            disk.free()
+        await ending
+    disk.free()
+    assert outcomes(disk.folder) == ["ok" if there_is_room_in_time else "reserved"]
+    assert await audit(disk.folder) == []
 
 
 @pytest.mark.parametrize("leave_pages", [0, 1, 2, 5, 10])
@@ -286,6 +312,27 @@ async def test_damage_cuts_no_stream_is_told_clearly_and_refused_at_the_next_sta
     with pytest.raises(ForeignDatabaseError, match="damaged"):
         await audit(proxy.data_dir)
     assert path.read_bytes() == damaged
+
+
+async def test_a_server_does_not_start_on_damaged_rows(
+    proxy: Proxy, upstream: FakeUpstream
+) -> None:
+    for _ in range(2):
+        assert (await proxy.post()).status == 200
+    await proxy.settled(2)
+    copy = proxy.data_dir.parent / "copy"
+    copy.mkdir()
+    with closing(sqlite3.connect(proxy.data_dir / "mintoken.db")) as database:
+        database.execute("VACUUM INTO ?", [str(copy / "mintoken.db")])
+    shutil.copy(proxy.data_dir / "server_secret", copy)
+    with closing(sqlite3.connect(copy / "mintoken.db")) as database:
+        [(page,)] = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'usage_open'")
+    with (copy / "mintoken.db").open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    with pytest.raises(ForeignDatabaseError, match="damaged"):
+        async with running(config_of(copy, upstream)):
+            pass
 
 
 def damage(path: Path) -> None:
