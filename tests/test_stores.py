@@ -336,7 +336,9 @@ WORKER = """
 import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_stores import *
+from store_cases import *
+from mintoken.models import Progress
+from mintoken.stores.sqlite import open_sqlite
 
 async def main():
     store = await open_sqlite(Path({data_dir!r}), clock_ms=lambda: NOW)
