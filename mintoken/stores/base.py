@@ -55,7 +55,16 @@ class Store(Protocol):
     async def report(
         self, *, month: str, group_by: GroupBy, account_id: str | None = None
     ) -> list[UsageLine]:
-        """Sums of the settled rows of one month (UTC, YYYY-MM) by day, key, model or outcome."""
+        """Sums of the settled rows of one month (UTC, YYYY-MM) by day, key, model or outcome.
+
+        What was purged of the month comes first, as one line of the group PURGED.
+        """
+
+    async def purge(self, *, before: str, limit: int) -> int:
+        """Delete up to `limit` settled rows of months before `before`; how many that were.
+
+        What they add up to is kept. Rows still reserved stay.
+        """
 
     async def audit(self) -> list[str]:
         """Every month whose counters are not the sums of its rows, one line each; empty is good."""

@@ -121,6 +121,9 @@ class SqliteStore:
             lines = await snapshot.execute_fetchall(rows.REPORT, asked)
         return [rows.usage_line(group_by, line) for line in lines]
 
+    async def purge(self, *, before: str, limit: int) -> int:
+        return await self._write(partial(self._delete, before, limit))
+
     async def audit(self) -> list[str]:
         async with self._snapshot() as snapshot:
             lines = await snapshot.execute_fetchall(rows.AUDIT)
@@ -214,6 +217,13 @@ class SqliteStore:
         cursor = await self._writer.execute(rows.RECOVER, (counts.value, json.dumps(living)))
         await sqlite_file.touch(self._writer)
         return cursor.rowcount, dead
+
+    async def _delete(self, before: str, limit: int) -> int:
+        found = await self._writer.execute_fetchall(rows.PURGEABLE, (before, limit))
+        ids = json.dumps([row[0] for row in found])
+        await self._writer.execute(rows.KEEP_SUMS, (ids,))
+        deleted = await self._writer.execute(rows.DELETE_ROWS, (ids,))
+        return deleted.rowcount
 
     async def _upsert(self, record: Account | Key) -> None:
         try:

@@ -5,7 +5,7 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -67,6 +67,11 @@ def connect(path: Path, *, mode: str) -> aiosqlite.Connection:
     """
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     return aiosqlite.connect(uri, uri=True, timeout=_BUSY_S, isolation_level="IMMEDIATE")
+
+
+def reading(path: Path) -> closing[sqlite3.Connection]:
+    """A connection for a program that may block; it writes nothing."""
+    return closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True))
 
 
 async def ensure(path: Path, *, now_ms: int) -> None:
@@ -181,10 +186,11 @@ async def _create(path: Path, now_ms: int) -> None:
         )
         await writer.commit()
     draft.rename(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in the folder survive a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
