@@ -10,6 +10,7 @@ from typing import TypeVar
 import structlog
 
 from mintoken.errors import Code, MintokenError, StorageError
+from mintoken.logs import frames
 from mintoken.models import Admission, Progress, QuotaCounts, Reservation, Settlement
 from mintoken.stores.base import Batch, Store
 
@@ -93,10 +94,10 @@ class Ledger:
                 else:
                     await self._commit([])
                 self._report("")
-            except StorageError as error:
+            except Exception as error:  # noqa: BLE001 - every request waits for this loop
                 tick_at = 0.0  # Healthy again only when the store was really written.
                 self._refuse_waiting()
-                self._report(str(error))
+                self._report(str(error) if isinstance(error, StorageError) else frames(error))
                 if asyncio.get_running_loop().time() >= self._end_at:
                     return
                 await self._pause()
@@ -123,7 +124,7 @@ class Ledger:
             return
         try:
             admissions = await self._store.commit(batch)
-        except StorageError:
+        except Exception:
             self._settlements.extendleft(reversed(settlements))
             self._reservations.extendleft(reversed(waiting))
             raise

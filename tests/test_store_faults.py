@@ -1,18 +1,28 @@
 """A store on files that fail: at whatever point it happens, nothing is lost, doubled or half."""
 
+import asyncio
+import errno
+import fcntl
+import io
+import json
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import aiosqlite
 import disks
 import pytest
 from disks import PAGE, Disk
 from store_cases import add_account, ask, counters, reservation, reserve, settle, settlement
 
-from mintoken.errors import StorageError
-from mintoken.models import QuotaCounts
-from mintoken.stores.locks import find_workers
+from mintoken import logs
+from mintoken.errors import MintokenError, StorageError
+from mintoken.ledger import Ledger
+from mintoken.models import Progress, QuotaCounts
+from mintoken.stores import sqlite_file
+from mintoken.stores.locks import LedgerLock, find_workers
 
 FRAME = PAGE + 24
 """Bytes of a page in the write-ahead log, https://www.sqlite.org/fileformat.html#walformat"""
@@ -165,3 +175,186 @@ async def test_a_lock_file_that_another_worker_has_just_removed_is_no_fault(stor
     assert await store.recover(counts=QuotaCounts.OUTPUT) == 0
     living, dead = find_workers(workers)
     assert (len(living), dead) == (1, [])
+
+
+# The lock between processes
+
+
+async def test_a_wait_that_is_cancelled_as_the_lock_comes_gives_it_back(tmp_path):
+    lock, other = LedgerLock(tmp_path / "lock"), LedgerLock(tmp_path / "lock")
+    await other.acquire()
+    waiting = asyncio.create_task(lock.acquire())
+    while lock._wait is None:
+        await asyncio.sleep(0)
+    # The lock's own callbacks are asked first, the task hears of it last.
+    await asyncio.sleep(0)
+    lock._wait.add_done_callback(lambda _: waiting.cancel())
+    other.release()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled()
+    async with asyncio.timeout(5), other:
+        pass
+    lock.close()
+    other.close()
+
+
+async def test_a_wait_that_is_cancelled_before_is_joined_by_the_next_one(tmp_path):
+    lock, other = LedgerLock(tmp_path / "lock"), LedgerLock(tmp_path / "lock")
+    await other.acquire()
+    waiting = asyncio.create_task(lock.acquire())
+    await asyncio.wait({waiting}, timeout=0.01)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    again = asyncio.create_task(lock.acquire())
+    await asyncio.sleep(0)
+    other.release()
+    await again
+    lock.release()
+    async with other:
+        pass
+    lock.close()
+    other.close()
+
+
+@pytest.mark.parametrize("patience_s", [5.0, 0.01])
+async def test_a_kernel_without_locks_to_spare_is_an_error_and_not_the_end(
+    tmp_path, monkeypatch, patience_s
+):
+    lock = LedgerLock(tmp_path / "lock", patience_s=patience_s)
+    other = LedgerLock(tmp_path / "lock")
+    await other.acquire()
+    flock, asked = fcntl.flock, threading.Event()
+
+    def without(descriptor: int, operation: int) -> None:
+        if operation == fcntl.LOCK_EX:
+            asked.wait(5)
+            raise OSError(errno.ENOLCK, "No locks available")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    if patience_s < 1:
+        with pytest.raises(StorageError, match="kept the ledger locked"):
+            await lock.acquire()
+        asked.set()
+        while lock._wait is not None:
+            await asyncio.sleep(0.001)
+    else:
+        asked.set()
+        with pytest.raises(OSError, match="No locks available"):
+            await lock.acquire()
+    monkeypatch.undo()
+    other.release()
+    async with lock:
+        pass
+    lock.close()
+    other.close()
+
+
+async def test_a_lock_that_comes_after_the_store_is_closed_is_let_go(tmp_path):
+    lock, other = LedgerLock(tmp_path / "lock", patience_s=0.01), LedgerLock(tmp_path / "lock")
+    await other.acquire()
+    with pytest.raises(StorageError):
+        await lock.acquire()
+    lock.close()
+    other.release()
+    while lock._wait is not None:
+        await asyncio.sleep(0.001)
+    async with other:
+        pass
+    other.close()
+
+
+async def test_a_database_that_can_have_no_log_beside_it_is_refused():
+    async with aiosqlite.connect(":memory:") as connection:
+        with pytest.raises(StorageError, match="cannot hold a WAL database"):
+            await sqlite_file.prepare(connection, wal_limit_bytes=1)
+
+
+# The ledger, on a store that fails at the worst moment
+
+
+@asynccontextmanager
+async def ledger_on(store) -> AsyncIterator[Ledger]:
+    ledger = Ledger(store, counts=QuotaCounts.OUTPUT)
+    running = asyncio.create_task(ledger.run())
+    yield ledger
+    ledger.close()
+    await running
+
+
+async def until_taken(ledger: Ledger) -> None:
+    while ledger._reservations:
+        await asyncio.sleep(0)
+
+
+async def test_a_caller_who_leaves_during_the_commit_leaves_a_row_that_can_be_settled(
+    store, database, tmp_path
+):
+    async with ledger_on(store) as ledger:
+        await ledger.reserve(reservation("0"), lambda: None)
+        with (tmp_path / "data" / "ledger.lock").open() as holder:
+            fcntl.flock(holder, fcntl.LOCK_EX)
+            leaving = asyncio.create_task(ledger.reserve(reservation("1"), lambda: None))
+            await asyncio.sleep(0)
+            await until_taken(ledger)
+            leaving.cancel()
+            await asyncio.wait({leaving})
+        ledger.settle(settlement("0"))
+        ledger.settle(settlement("1"))
+    assert counters(database) == (10, 0, 2)
+    assert await store.audit() == []
+
+
+async def test_a_caller_who_leaves_during_a_commit_that_fails_leaves_no_row(
+    store, database, tmp_path
+):
+    aside = database.with_name("aside")
+    async with ledger_on(store) as ledger:
+        await ledger.reserve(reservation("0"), lambda: None)
+        with (tmp_path / "data" / "ledger.lock").open() as holder:
+            fcntl.flock(holder, fcntl.LOCK_EX)
+            leaving = asyncio.create_task(ledger.reserve(reservation("1"), lambda: None))
+            staying = asyncio.create_task(ledger.reserve(reservation("2"), lambda: None))
+            await asyncio.sleep(0)
+            await until_taken(ledger)
+            leaving.cancel()
+            await asyncio.wait({leaving})
+            database.rename(aside)
+        with pytest.raises(MintokenError):
+            await staying
+        assert not ledger.healthy
+        aside.rename(database)
+        ledger.settle(settlement("1"))
+        ledger.settle(settlement("0"))
+    assert counters(database) == (5, 0, 1)
+
+
+async def test_an_unknown_failure_refuses_requests_and_the_ledger_lives(
+    store, database, monkeypatch
+):
+    monkeypatch.setattr("mintoken.ledger.TICK_S", 0.0)
+
+    def broken() -> Progress:
+        raise KeyError("a mistake of ours")
+
+    async with ledger_on(store) as ledger:
+        await ledger.reserve(reservation("1"), broken)
+        with pytest.raises(MintokenError):
+            await ledger.reserve(reservation("2"), lambda: None)
+        ledger.settle(settlement("1"))
+        while not ledger.healthy:
+            await asyncio.sleep(0.001)
+        assert (await ledger.reserve(reservation("3"), lambda: None)).admitted
+        ledger.settle(settlement("3"))
+    assert counters(database) == (10, 0, 2)
+
+
+async def test_what_a_dead_worker_left_is_settled_and_told(open_store, store):
+    other = await open_store()
+    await reserve(other, reservation("1"))
+    await other.close()
+    log = io.StringIO()
+    logs.configure(log)
+    await Ledger(store, counts=QuotaCounts.OUTPUT).recover()
+    [line] = map(json.loads, log.getvalue().splitlines())
+    assert (line["event"], line["rows"]) == ("recovered", 1)
