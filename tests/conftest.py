@@ -22,7 +22,7 @@ from store_cases import NOW, Open, add_account
 
 from mintoken import keys, logs
 from mintoken.clock import utc_ms
-from mintoken.config import load_config
+from mintoken.config import Config, load_config
 from mintoken.models import Account, Intensity, Key
 from mintoken.server import running
 from mintoken.stores.base import Store
@@ -143,6 +143,17 @@ async def add_key(data_dir: Path, *, monthly_tokens: int = 0, **changes: Any) ->
     return token
 
 
+def config_for(upstream: FakeUpstream, data_dir: Path, **options: object) -> Config:
+    """The configuration of a proxy before the fake provider; options are `section_name=value`."""
+    environ = {
+        "MINTOKEN_UPSTREAM_BASE_URL": upstream.base_url,
+        "MINTOKEN_SERVER_LISTEN": "127.0.0.1:0",
+        "MINTOKEN_SERVER_ADMIN_LISTEN": "127.0.0.1:0",
+        "MINTOKEN_STORAGE_DATA_DIR": str(data_dir),
+    } | {f"MINTOKEN_{name.upper()}": str(value) for name, value in options.items()}
+    return load_config(None, environ)
+
+
 StartProxy = Callable[..., Awaitable[Proxy]]
 
 
@@ -159,19 +170,18 @@ async def start_proxy(upstream: FakeUpstream, tmp_path: Path) -> AsyncIterator[S
         started: list[Proxy] = []
 
         async def start(
-            *, monthly_tokens: int = 0, key: dict[str, Any] | None = None, **options: object
+            *,
+            monthly_tokens: int = 0,
+            key: dict[str, Any] | None = None,
+            clock: Callable[[], int] = utc_ms,
+            **options: object,
         ) -> Proxy:
             data_dir = tmp_path / f"data{len(started)}"
-            environ = {
-                "MINTOKEN_UPSTREAM_BASE_URL": upstream.base_url,
-                "MINTOKEN_SERVER_LISTEN": "127.0.0.1:0",
-                "MINTOKEN_SERVER_ADMIN_LISTEN": "127.0.0.1:0",
-                "MINTOKEN_STORAGE_DATA_DIR": str(data_dir),
-            } | {f"MINTOKEN_{name.upper()}": str(value) for name, value in options.items()}
+            config = config_for(upstream, data_dir, **options)
             log = io.StringIO()
             logs.configure(log)
             token = await add_key(data_dir, monthly_tokens=monthly_tokens, **(key or {}))
-            listening = await stack.enter_async_context(running(load_config(None, environ)))
+            listening = await stack.enter_async_context(running(config, clock=clock))
             session = await stack.enter_async_context(aiohttp.ClientSession())
             proxy = Proxy(
                 url=f"http://{listening.public}",

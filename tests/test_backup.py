@@ -14,11 +14,10 @@ from pathlib import Path
 
 import disks
 import pytest
-from conftest import Proxy, audit
+from conftest import Proxy, audit, config_for
 from fake_upstream import FakeUpstream
 
 from mintoken.cli import main
-from mintoken.config import load_config
 from mintoken.server import running
 
 
@@ -60,13 +59,7 @@ async def test_a_backup_of_a_busy_server_is_restored_with_every_key_and_row(
     shutil.copy(copy, restored / "mintoken.db")
     shutil.copy(document["server_secret"], restored / "server_secret")
     assert await audit(restored) == []
-    environ = {
-        "MINTOKEN_STORAGE_DATA_DIR": str(restored),
-        "MINTOKEN_UPSTREAM_BASE_URL": upstream.base_url,
-        "MINTOKEN_SERVER_LISTEN": "127.0.0.1:0",
-        "MINTOKEN_SERVER_ADMIN_LISTEN": "127.0.0.1:0",
-    }
-    async with running(load_config(None, environ)) as listening:
+    async with running(config_for(upstream, restored)) as listening:
         again = replace(proxy, url=f"http://{listening.public}", data_dir=restored)
         assert len(again.rows()) >= 5
         assert (await again.post()).status == 200

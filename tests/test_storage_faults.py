@@ -14,12 +14,11 @@ from pathlib import Path
 import aiohttp
 import disks
 import pytest
-from conftest import CHAT, Proxy, Served, StartProxy, add_key, audit, eventually
+from conftest import CHAT, Proxy, Served, StartProxy, add_key, audit, config_for, eventually
 from disks import Disk
 from fake_upstream import DONE, END, FakeUpstream, delta, stream_head
 
 from mintoken import ledger, logs
-from mintoken.config import Config, load_config
 from mintoken.errors import ForeignDatabaseError, StorageError
 from mintoken.server import running
 
@@ -36,18 +35,6 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     """The disk that holds the data directory of the first proxy."""
     with disks.small_disk(tmp_path / "data0", mib=8) as disk:
         yield disk
-
-
-def config_of(data_dir: Path, upstream: FakeUpstream) -> Config:
-    return load_config(
-        None,
-        {
-            "MINTOKEN_STORAGE_DATA_DIR": str(data_dir),
-            "MINTOKEN_UPSTREAM_BASE_URL": upstream.base_url,
-            "MINTOKEN_SERVER_LISTEN": "127.0.0.1:0",
-            "MINTOKEN_SERVER_ADMIN_LISTEN": "127.0.0.1:0",
-        },
-    )
 
 
 @asynccontextmanager
@@ -171,7 +158,7 @@ async def test_a_server_that_starts_on_a_full_disk_serves_once_there_is_room(
     async with stream_running(first, upstream):
         disk.fill()
         # As a worker does that takes the place of one that died.
-        async with running(config_of(first.data_dir, upstream)) as listening:
+        async with running(config_for(upstream, first.data_dir)) as listening:
             second = replace(first, url=f"http://{listening.public}")
             await assert_refuses(second)
             disk.free()
@@ -189,7 +176,7 @@ async def test_what_waits_at_the_end_is_settled_if_the_fault_passes_soon(
     key, log = await add_key(disk.folder), io.StringIO()
     logs.configure(log)
     async with aiohttp.ClientSession() as session, AsyncExitStack() as server:
-        listening = await server.enter_async_context(running(config_of(disk.folder, upstream)))
+        listening = await server.enter_async_context(running(config_for(upstream, disk.folder)))
         proxy = Proxy(f"http://{listening.public}", "", key, disk.folder, log, session)
         async with stream_running(proxy, upstream):
             await asyncio.to_thread(disk.fill)
@@ -331,7 +318,7 @@ async def test_a_server_does_not_start_on_damaged_rows(
         file.seek((page - 1) * 4096)
         file.write(b"\xff" * 4096)
     with pytest.raises(ForeignDatabaseError, match="damaged"):
-        async with running(config_of(copy, upstream)):
+        async with running(config_for(upstream, copy)):
             pass
 
 

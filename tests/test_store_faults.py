@@ -177,6 +177,14 @@ async def test_a_lock_file_that_another_worker_has_just_removed_is_no_fault(stor
     assert (len(living), dead) == (1, [])
 
 
+def test_a_full_disk_is_told_with_what_to_do():
+    with (
+        pytest.raises(StorageError, match=r"No space left.*See that the disk of storage\.data_dir"),
+        sqlite_file.translated(),
+    ):
+        Path("/dev/full").write_bytes(b"x")
+
+
 # The lock between processes
 
 
