@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiosqlite
 
-from mintoken.errors import ForeignDatabaseError, StorageError
+from mintoken.errors import DiskError, ForeignDatabaseError, StorageError
 from mintoken.stores.locks import open_private
 
 _MAGIC = b"SQLite format 3\0"
@@ -48,16 +48,17 @@ def translated() -> Iterator[None]:
                 f"{error.filename}: {error.strerror}. Run this as the user that owns "
                 "storage.data_dir, or set that to a directory where this user can write."
             ) from error
-        raise StorageError(f"The database cannot do it just now: {error}{_hint(error)}") from error
+        told = f"The database cannot do it just now: {error}"
+        if _is_of_the_disk(error):
+            advice = "See that the disk of storage.data_dir has room and is in order."
+            raise DiskError(f"{told}. {advice}") from error
+        raise StorageError(told) from error
 
 
-def _hint(error: Exception) -> str:
-    """What to do about it, where the error does not say so."""
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _FULL or (
-        isinstance(error, OSError) and error.errno in _NO_ROOM
-    ):
-        return ". See that the disk of storage.data_dir has room and is in order."
-    return ""
+def _is_of_the_disk(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _FULL
 
 
 def connect(path: Path, *, mode: str) -> aiosqlite.Connection:
