@@ -44,8 +44,17 @@ lint: $(VENV)/installed-for-tests ## look for mistakes and for other formatting 
 types: $(VENV)/installed-for-tests ## check the types
 	$(RUN) -m mypy
 
+# The tests of the ledger and the stores. `make check` runs them here, and the others without.
+STORAGE_TESTS := $(addprefix tests/test_,stores.py store_faults.py storage_faults.py ledger.py \
+	backup.py purge.py)
+
+.PHONY: coverage
+coverage: $(VENV)/installed-for-tests ## run the storage's tests; every branch of it must be taken
+	$(RUN) -m pytest $(STORAGE_TESTS) --cov=mintoken.ledger --cov=mintoken.stores $(ARGS)
+
 .PHONY: check
-check: lint types test ## everything that must hold before a change lands
+check: lint types coverage ## everything that must hold before a change lands
+	$(RUN) -m pytest $(STORAGE_TESTS:%=--ignore=%) $(ARGS)
 
 .PHONY: format
 format: $(VENV)/installed-for-tests ## put the code into shape

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -28,7 +29,7 @@ from mintoken.context import (
     Clock,
     ServerState,
 )
-from mintoken.errors import TokenizerError
+from mintoken.errors import DiskError, TokenizerError
 from mintoken.ledger import Ledger
 from mintoken.logs import frames
 from mintoken.middlewares.auth import auth
@@ -81,7 +82,8 @@ async def _accounts_and_ledger(app: web.Application) -> AsyncIterator[None]:
         await accounts.refresh()
         app[SECRET] = secret_for(accounts.directory, config.storage.data_dir)
         ledger = app[LEDGER] = Ledger(store, counts=config.quota.counts)
-        await ledger.recover()
+        with suppress(DiskError):  # It serves with 503 until the ledger finds that it has passed.
+            await ledger.recover()
         refreshing = _task(accounts.keep_fresh(), "accounts")
         committing = _task(ledger.run(), "ledger")
         yield

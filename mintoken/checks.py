@@ -5,7 +5,6 @@ import re
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -84,7 +83,7 @@ def _server_secret(data_dir: Path) -> Iterator[Finding]:
     path, database_path = data_dir / SECRET_FILE, data_dir / DATABASE_FILE
     if not path.exists():
         if database_path.exists():
-            with _reading(database_path) as database:
+            with sqlite_file.reading(database_path) as database:
                 [(in_use,)] = database.execute("SELECT count(*) FROM keys WHERE revoked_at IS NULL")
             if in_use:
                 server_secret(data_dir, expected=True)
@@ -106,7 +105,7 @@ def _database(path: Path, clock_ms: Clock) -> Iterator[Finding]:
         yield Finding("database", Verdict.OK, NOT_THERE)
         return
     asyncio.run(sqlite_file.ensure(path, now_ms=clock_ms()))
-    with _reading(path) as database:
+    with sqlite_file.reading(path) as database:
         [(version,)] = database.execute("PRAGMA user_version").fetchall()
         problems = [line for (line,) in database.execute("PRAGMA integrity_check(10)")]
     if problems == ["ok"]:
@@ -115,10 +114,6 @@ def _database(path: Path, clock_ms: Clock) -> Iterator[Finding]:
         advice = "; it was left as it is: restore a backup"
         first = problems[0].partition("\n")[0]
         yield Finding("database", Verdict.BAD, f"damaged ({first}){advice}")
-
-
-def _reading(path: Path) -> closing[sqlite3.Connection]:
-    return closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True))
 
 
 def _accounts(data_dir: Path, clock_ms: Clock) -> Iterator[Finding]:

@@ -237,6 +237,10 @@ class StorageError(Exception):
     """The database cannot do it just now (locked, full, read-only): try again later."""
 
 
+class DiskError(StorageError):
+    """The disk is full or fails: this passes once somebody sees to it."""
+
+
 class ForeignDatabaseError(StorageError):
     """The file is not a Mintoken database, is damaged, or is of a newer version."""
 

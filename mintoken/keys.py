@@ -6,6 +6,7 @@ import re
 import secrets
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from mintoken.errors import ConfigError
@@ -61,7 +62,8 @@ def server_secret(data_dir: Path, *, expected: bool = False) -> bytes:
                     "Restore it from a backup, or revoke every key to start with a new one."
                 ]
             )
-        _create_secret(path)
+        with suppress(FileExistsError):  # Whoever links first wins.
+            _write_new(path, secrets.token_bytes(SECRET_BYTES))
     secret = path.read_bytes()
     if len(secret) != SECRET_BYTES:
         raise ConfigError(
@@ -73,17 +75,30 @@ def server_secret(data_dir: Path, *, expected: bool = False) -> bytes:
     return secret
 
 
-def _create_secret(path: Path) -> None:
-    """Whoever links first wins; nobody ever sees a half-written secret."""
+def copy_secret(data_dir: Path, target: Path) -> bool:
+    """Copy the secret to a file of its own (mode 0600); False if one is there that holds the same.
+
+    Raises FileExistsError if the target holds something else, and OSError.
+    """
+    secret = (data_dir / SECRET_FILE).read_bytes()
+    try:
+        _write_new(target, secret)
+    except FileExistsError:
+        if target.read_bytes() != secret:
+            raise
+        return False
+    return True
+
+
+def _write_new(path: Path, secret: bytes) -> None:
+    """Nobody ever sees a half-written secret. Raises FileExistsError."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(draft, "xb", opener=_owner_only) as file:
-            file.write(secrets.token_bytes(SECRET_BYTES))
+            file.write(secret)
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)
-    except FileExistsError:
-        return
     finally:
         draft.unlink(missing_ok=True)
     _sync_directory(path.parent)

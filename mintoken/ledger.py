@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 import structlog
 
 from mintoken.errors import Code, MintokenError, StorageError
+from mintoken.logs import frames
 from mintoken.models import Admission, Progress, QuotaCounts, Reservation, Settlement
 from mintoken.stores.base import Batch, Store
 
@@ -17,6 +19,8 @@ TICK_S = 5.0
 """Seconds between looks for dead workers' rows, and between notes of running streams' progress."""
 RETRY_S = 0.5
 """Seconds until settlements are tried again after the storage failed."""
+LAST_TRIES_S = 3.0
+"""Seconds for which a ledger that was told to close goes on trying to settle what waits."""
 
 _NOTHING = Batch([], [], [])
 _Item = TypeVar("_Item")
@@ -34,7 +38,13 @@ class Ledger:
         self._open: dict[str, Callable[[], Progress | None]] = {}
         self._wake = asyncio.Event()
         self._closing = False
-        self.healthy = True
+        self._end_at = math.inf
+        self._trouble = ""
+
+    @property
+    def healthy(self) -> bool:
+        """Could the store be written the last time?"""
+        return not self._trouble
 
     async def reserve(
         self, reservation: Reservation, progress: Callable[[], Progress | None]
@@ -60,13 +70,19 @@ class Ledger:
         self._wake.set()
 
     async def recover(self) -> None:
-        """Settle as crashed what dead workers left reserved. Raises StorageError."""
+        """Settle as crashed what dead workers left reserved. Raises StorageError.
+
+        It always writes, so it shows whether the store can be written.
+        """
         rows = await self._store.recover(counts=self._counts)
         if rows:
             structlog.get_logger().warning("recovered", rows=rows)
 
     async def run(self) -> None:
-        """Commit rounds until closed and everything is settled."""
+        """Commit rounds until closed and everything is settled.
+
+        What cannot be settled by then stays reserved, and the next start settles it as crashed.
+        """
         tick_at = 0.0
         while not (self._closing and not self._settlements and not self._reservations):
             await self._work_until(tick_at)
@@ -77,17 +93,19 @@ class Ledger:
                     await self._commit(self._noted())
                 else:
                     await self._commit([])
-                self.healthy = True
-            except StorageError as error:
+                self._report("")
+            except Exception as error:  # noqa: BLE001 - every request waits for this loop
+                tick_at = 0.0  # Healthy again only when the store was really written.
                 self._refuse_waiting()
-                self._report(error)
-                if self._closing:
+                self._report(str(error) if isinstance(error, StorageError) else frames(error))
+                if asyncio.get_running_loop().time() >= self._end_at:
                     return
                 await self._pause()
 
     def close(self) -> None:
         """Ask `run` to end; it does when the last settlement is committed."""
         self._closing = True
+        self._end_at = asyncio.get_running_loop().time() + LAST_TRIES_S
         self._wake.set()
 
     async def _work_until(self, tick_at: float) -> None:
@@ -106,7 +124,7 @@ class Ledger:
             return
         try:
             admissions = await self._store.commit(batch)
-        except StorageError:
+        except Exception:
             self._settlements.extendleft(reversed(settlements))
             self._reservations.extendleft(reversed(waiting))
             raise
@@ -122,11 +140,16 @@ class Ledger:
                     MintokenError(Code.STORAGE_UNAVAILABLE, headers={"Retry-After": "1"})
                 )
 
-    def _report(self, error: StorageError) -> None:
-        self.healthy = False
-        structlog.get_logger().error(
-            "storage_unavailable", error=str(error), unsettled=len(self._settlements)
-        )
+    def _report(self, trouble: str) -> None:
+        """Log a change for the worse or the better, not every try in between."""
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        log, unsettled = structlog.get_logger(), len(self._settlements)
+        if trouble:
+            log.error("storage_unavailable", error=trouble, unsettled=unsettled)
+        else:
+            log.info("storage_available", unsettled=unsettled)
 
     async def _pause(self) -> None:
         """Wait before settlements are tried again; a new reservation is refused without delay."""

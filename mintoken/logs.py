@@ -1,10 +1,10 @@
 """Logs: one JSON line per event on stdout, a readable form on a terminal."""
 
-import contextlib
 import logging
 import sys
 import traceback
-from typing import TextIO
+from contextlib import suppress
+from typing import TextIO, cast
 
 import orjson
 import structlog
@@ -25,27 +25,10 @@ def configure(stream: TextIO = sys.stdout) -> None:
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=lambda *_: _Writer(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Lossy(stream))),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler()], force=True)
-
-
-class _Writer:
-    """Writes lines; one that cannot be written is lost, and nothing else with it.
-
-    The log may be on the disk that is full, or in a pipe that nobody reads any more.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def msg(self, line: str) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.write(line + "\n")
-            self._stream.flush()
-
-    debug = info = warning = error = critical = log = msg
 
 
 def frames(error: BaseException) -> str:
@@ -57,6 +40,21 @@ def frames(error: BaseException) -> str:
 
 def _json(event: object, **_: object) -> str:
     return orjson.dumps(event, default=str).decode()
+
+
+class _Lossy:
+    """A stream that loses what it cannot write, as on a full disk; whoever logs must go on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 class _LibraryHandler(logging.Handler):

@@ -247,6 +247,10 @@ class GroupBy(StrEnum):
     OUTCOME = "outcome"
 
 
+PURGED = "(purged)"
+"""The group of a report's line that adds up the rows that are deleted."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageLine:
     """One line of a usage report: sums over the settled rows of one group."""

@@ -2,12 +2,14 @@
 
 import csv
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TextIO
 
 import orjson
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -52,6 +54,21 @@ def console(stream: TextIO) -> Console:
     """Where to print for people; nothing is cut off in a pipe."""
     width = None if stream.isatty() else PIPE_WIDTH
     return Console(file=stream, width=width, highlight=False)
+
+
+@contextmanager
+def progress(text: str, *, total: float | None) -> Iterator[Callable[[float], None]]:
+    """Show on a terminal how much is done, on stderr; elsewhere nothing.
+
+    `text` is a format of rich's `task`. What the body gets takes how much of `total` is done.
+    """
+    columns = TextColumn(text), BarColumn(), TimeElapsedColumn()
+    shown = Progress(
+        *columns, console=console(sys.stderr), transient=True, disable=not sys.stderr.isatty()
+    )
+    with shown:
+        task = shown.add_task("", total=total)
+        yield lambda done: shown.update(task, completed=done)
 
 
 def _cell(value: object) -> Text:

@@ -20,12 +20,14 @@ import hypothesis
 import pytest
 from fake_upstream import FakeUpstream, fake_upstream
 from openai import AsyncOpenAI
+from store_cases import NOW, Open, add_account
 
 from mintoken import keys, logs
 from mintoken.clock import utc_ms
-from mintoken.config import load_config
+from mintoken.config import Config, load_config
 from mintoken.models import Account, Intensity, Key
 from mintoken.server import running
+from mintoken.stores.base import Store
 from mintoken.stores.sqlite import open_sqlite
 
 hypothesis.settings.register_profile("fuzz", max_examples=20_000)
@@ -151,6 +153,17 @@ async def add_key(data_dir: Path, *, monthly_tokens: int = 0, **changes: Any) ->
     return token
 
 
+def config_for(upstream: FakeUpstream, data_dir: Path, **options: object) -> Config:
+    """The configuration of a proxy before the fake provider; options are `section_name=value`."""
+    environ = {
+        "MINTOKEN_UPSTREAM_BASE_URL": upstream.base_url,
+        "MINTOKEN_SERVER_LISTEN": "127.0.0.1:0",
+        "MINTOKEN_SERVER_ADMIN_LISTEN": "127.0.0.1:0",
+        "MINTOKEN_STORAGE_DATA_DIR": str(data_dir),
+    } | {f"MINTOKEN_{name.upper()}": str(value) for name, value in options.items()}
+    return load_config(None, environ)
+
+
 StartProxy = Callable[..., Awaitable[Proxy]]
 
 
@@ -167,19 +180,18 @@ async def start_proxy(upstream: FakeUpstream, tmp_path: Path) -> AsyncIterator[S
         started: list[Proxy] = []
 
         async def start(
-            *, monthly_tokens: int = 0, key: dict[str, Any] | None = None, **options: object
+            *,
+            monthly_tokens: int = 0,
+            key: dict[str, Any] | None = None,
+            clock: Callable[[], int] = utc_ms,
+            **options: object,
         ) -> Proxy:
             data_dir = tmp_path / f"data{len(started)}"
-            environ = {
-                "MINTOKEN_UPSTREAM_BASE_URL": upstream.base_url,
-                "MINTOKEN_SERVER_LISTEN": "127.0.0.1:0",
-                "MINTOKEN_SERVER_ADMIN_LISTEN": "127.0.0.1:0",
-                "MINTOKEN_STORAGE_DATA_DIR": str(data_dir),
-            } | {f"MINTOKEN_{name.upper()}": str(value) for name, value in options.items()}
+            config = config_for(upstream, data_dir, **options)
             log = io.StringIO()
             logs.configure(log)
             token = await add_key(data_dir, monthly_tokens=monthly_tokens, **(key or {}))
-            listening = await stack.enter_async_context(running(load_config(None, environ)))
+            listening = await stack.enter_async_context(running(config, clock=clock))
             session = await stack.enter_async_context(aiohttp.ClientSession())
             proxy = Proxy(
                 url=f"http://{listening.public}",
@@ -309,3 +321,29 @@ async def served(
     server.key = await add_key(server.data_dir)
     yield server
     await server.end()
+
+
+@pytest.fixture(params=[open_sqlite], ids=["sqlite"])
+async def open_store(request, tmp_path) -> AsyncIterator[Open]:
+    """Opens stores of one kind on one folder, and closes them after the test."""
+    opened: list[Store] = []
+
+    async def open_one() -> Store:
+        opened.append(await request.param(tmp_path / "data", clock_ms=lambda: NOW))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        await store.close()
+
+
+@pytest.fixture
+async def store(open_store: Open) -> Store:
+    store = await open_store()
+    await add_account(store)
+    return store
+
+
+@pytest.fixture
+def database(tmp_path) -> Path:
+    return tmp_path / "data" / "mintoken.db"

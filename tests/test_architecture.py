@@ -29,6 +29,8 @@ SIDEWAYS = {
     ("chat_prompt", "splice"),
     ("routes/proxy", "routes/answer"), ("routes/proxy", "routes/body"),
     ("stores/sqlite", "stores/sqlite_file"), ("stores/sqlite", "stores/sqlite_rows"),
+    ("stores/sqlite_backup", "stores/sqlite_file"), ("stores/sqlite_backup", "stores/sqlite_rows"),
+    ("stores/sqlite_backup", "stores/locks"),
     ("stores/sqlite", "stores/locks"), ("stores/sqlite_file", "stores/locks"),
 }  # fmt: skip
 HOMES = {

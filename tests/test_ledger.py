@@ -1,17 +1,13 @@
 """Every upstream request exactly once, quotas that hold, and what the dead leave behind."""
 
 import asyncio
-import random
-import signal
 import sqlite3
 from collections import Counter
 from contextlib import closing
 
-import aiohttp
 from conftest import (
     CHAT,
     Proxy,
-    Served,
     StartProxy,
     add_key,
     audit,
@@ -103,49 +99,6 @@ async def test_a_locked_database_refuses_new_requests_and_loses_no_running_one(
     assert (row["outcome"], row["output_tokens"]) == ("ok", 2)
     assert (await proxy.post()).status == 200
     assert await audit(proxy.data_dir) == []
-
-
-async def test_no_request_is_lost_or_doubled_by_kill_9(
-    served: Served, upstream: FakeUpstream
-) -> None:
-    dice = random.Random(7)
-    stream = [stream_head(), delta("a"), delta("b"), DONE, END]
-    killed = asyncio.Event()
-
-    async def caller(session: aiohttp.ClientSession, number: int) -> None:
-        body = CHAT | {"stream": number % 2 == 0}
-        while not killed.is_set():
-            if number % 2 == 0:
-                upstream.play(*stream)
-            try:
-                async with session.post(f"{served.url}/v1/chat/completions", json=body) as answer:
-                    await answer.read()
-            except aiohttp.ClientError:
-                return
-
-    async with aiohttp.ClientSession(headers=served.headers) as session:
-        for _ in range(KILLS):
-            killed.clear()
-            await served.start(session)
-            seen = len(upstream.requests)
-            callers = [asyncio.create_task(caller(session, n)) for n in range(16)]
-            await upstream.received(seen + dice.randrange(1, 150))
-            await served.stop(signal.SIGKILL)
-            killed.set()
-            await asyncio.gather(*callers)
-        await served.start(session)
-        assert await served.stop(signal.SIGTERM) == 0
-
-    truth = Counter(request.header("X-Client-Request-Id") for request in upstream.requests)
-    with closing(sqlite3.connect(served.data_dir / "mintoken.db")) as database:
-        rows = Counter(row[0] for row in database.execute("SELECT id FROM usage"))
-        outcomes = Counter(row[0] for row in database.execute("SELECT outcome FROM usage"))
-    assert set(truth.values()) == {1}, "the proxy asked twice"
-    assert set(rows.values()) == {1}, "a request has two rows"
-    assert truth.keys() - rows.keys() == set(), "a request has no row"
-    assert outcomes["crashed"] > 0, "no kill hit a running request"
-    assert outcomes["reserved"] == 0
-    assert await audit(served.data_dir) == []
 
 
 async def test_a_change_of_a_key_reaches_the_server_within_a_second(

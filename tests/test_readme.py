@@ -6,9 +6,7 @@ import os
 import re
 import shlex
 import shutil
-import sqlite3
 import sys
-from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from fake_upstream import DONE, END, FakeUpstream, delta, stream_head
 from mintoken.cli import main
 from mintoken.config import SECTIONS
 from mintoken.errors import Code
-from mintoken.stores.sqlite import open_sqlite
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -93,7 +90,7 @@ def test_every_command_and_option_is_listed(capsys: pytest.CaptureFixture[str]) 
 
 
 def _words(line: str) -> list[str]:
-    return re.split(r" [A-Z\[]", line)[0].split()
+    return re.split(r" [A-Z\[-]", line)[0].split()
 
 
 def _options(line: str) -> set[str]:
@@ -148,23 +145,3 @@ def test_the_files_that_are_linked_are_there() -> None:
     links = re.findall(r"\]\(([^)]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
-
-
-async def test_the_backup_is_a_database_that_opens(tmp_path: Path) -> None:
-    store = await open_sqlite(tmp_path, clock_ms=lambda: 0)
-    [program] = re.findall(r"-c '(import sqlite3\n.*?)'", README, re.S)
-    running = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program.replace("/var/lib/mintoken", str(tmp_path))
-    )
-    assert await running.wait() == 0
-    await store.close()
-    restored = tmp_path / "restored"
-    restored.mkdir()
-    (tmp_path / "backup.db").rename(restored / "mintoken.db")
-    with closing(sqlite3.connect(restored / "mintoken.db")) as database:
-        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    store = await open_sqlite(restored, clock_ms=lambda: 0)
-    directory = await store.directory()
-    assert directory is not None
-    assert [account.name for account in directory.accounts] == ["default"]
-    await store.close()

@@ -7,146 +7,35 @@ import signal
 import sqlite3
 import stat
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from store_cases import (
+    DAY,
+    MONTH,
+    NOW,
+    add_account,
+    ask,
+    counters,
+    key,
+    reservation,
+    reserve,
+    settle,
+    settlement,
+)
 
 from mintoken.errors import ForeignDatabaseError, NameTakenError, StorageError
 from mintoken.models import (
     Account,
-    CountedBy,
     GroupBy,
-    Intensity,
-    Key,
     Outcome,
     Progress,
     QuotaCounts,
-    Reservation,
-    Settlement,
-    TokenUsage,
 )
-from mintoken.stores.base import Batch, Store
+from mintoken.stores.base import Batch
 from mintoken.stores.locks import LedgerLock
-from mintoken.stores.sqlite import open_sqlite
-
-NOW = 1_795_000_000_000
-DAY = 86_400_000
-MONTH = "2026-11"
-Open = Callable[[], Awaitable[Store]]
-
-
-@pytest.fixture(params=[open_sqlite], ids=["sqlite"])
-async def open_store(request, tmp_path) -> AsyncIterator[Open]:
-    """Opens stores of one kind on one folder, and closes them after the test."""
-    opened: list[Store] = []
-
-    async def open_one() -> Store:
-        opened.append(await request.param(tmp_path / "data", clock_ms=lambda: NOW))
-        return opened[-1]
-
-    yield open_one
-    for store in opened:
-        await store.close()
-
-
-@pytest.fixture
-async def store(open_store: Open) -> Store:
-    store = await open_store()
-    await add_account(store)
-    return store
-
-
-@pytest.fixture
-def database(tmp_path) -> Path:
-    return tmp_path / "data" / "mintoken.db"
-
-
-async def add_account(store: Store, name: str = "a", monthly_tokens: int = 0) -> None:
-    await store.save(Account(id=name, name=name, monthly_tokens=monthly_tokens, created_at=NOW + 1))
-    await store.save(key(f"key-{name}", account_id=name))
-
-
-def key(id_: str, *, account_id: str = "a", name: str = "main", revoked_at=None) -> Key:
-    return Key(
-        id=id_,
-        account_id=account_id,
-        name=name,
-        prefix="mt_live_abcd",
-        hash=id_.encode(),
-        intensity=Intensity.FULL,
-        rpm=3,
-        concurrency=4,
-        created_at=NOW,
-        expires_at=NOW + 5,
-        revoked_at=revoked_at,
-    )
-
-
-def reservation(id_: str, account_id: str = "a", *, reserved=10, needed=1, **more) -> Reservation:
-    values = {
-        "started_at": NOW,
-        "month": MONTH,
-        "model": "gpt-x",
-        "key_id": f"key-{account_id}",
-    } | more
-    return Reservation(
-        id=id_,
-        account_id=account_id,
-        protocol="openai_chat",
-        stream=True,
-        intensity=Intensity.LITE,
-        reason="key",
-        arm="",
-        prompt_version="1",
-        injected_tokens=7,
-        bytes_in=100,
-        reserved_tokens=reserved,
-        needed_tokens=needed,
-        **values,
-    )
-
-
-def settlement(id_: str, *, charged: int = 5, outcome: Outcome = Outcome.OK) -> Settlement:
-    tokens = TokenUsage(input=20, output=5, cached=3, reasoning=2, counted_by=CountedBy.UPSTREAM)
-    return Settlement(
-        id=id_,
-        outcome=outcome,
-        status=200,
-        model_served="gpt-x-1",
-        finish_reason="stop",
-        upstream_request_id="req_1",
-        tokens=tokens,
-        charged_tokens=charged,
-        first_byte_ms=12,
-        duration_ms=34,
-        bytes_out=56,
-    )
-
-
-async def reserve(store: Store, *reservations: Reservation):
-    return await store.commit(Batch(reservations=reservations))
-
-
-async def settle(store: Store, *settlements: Settlement) -> None:
-    await store.commit(Batch(settlements=settlements))
-
-
-def counters(database: Path, account_id: str = "a") -> tuple[int, int, int]:
-    [found] = ask(
-        database,
-        "SELECT used, reserved, requests FROM month_usage WHERE account_id = ?",
-        account_id,
-    )
-    return found
-
-
-def ask(database: Path, sql: str, *values) -> list:
-    with closing(sqlite3.connect(database)) as connection, connection:
-        return connection.execute(sql, values).fetchall()
-
 
 # Accounts and keys
 
@@ -447,7 +336,9 @@ WORKER = """
 import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_stores import *
+from store_cases import *
+from mintoken.models import Progress
+from mintoken.stores.sqlite import open_sqlite
 
 async def main():
     store = await open_sqlite(Path({data_dir!r}), clock_ms=lambda: NOW)
@@ -606,12 +497,13 @@ async def test_everything_on_disk_is_private_whatever_the_umask(open_store, tmp_
 async def test_the_pragmas_are_those_of_the_design(store, database):
     assert ask(database, "PRAGMA journal_mode") == [("wal",)]
     assert ask(database, "PRAGMA application_id") == [(int.from_bytes(b"MTKN", "big"),)]
-    assert ask(database, "PRAGMA user_version") == [(1,)]
+    assert ask(database, "PRAGMA user_version") == [(2,)]
     tables = ask(
         database, "SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE 'sqlite%'"
     )
     assert sorted(tables) == [
-        (name, 1) for name in ("accounts", "directory", "keys", "month_usage", "usage")
+        (name, 1)
+        for name in ("accounts", "directory", "keys", "month_usage", "purged_usage", "usage")
     ]
     for pragma, value in [("synchronous", 2), ("foreign_keys", 1), ("trusted_schema", 0)]:
         [(found,)] = await store._writer.execute_fetchall(f"PRAGMA {pragma}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -65,6 +66,13 @@ def in_store(config: Config, work: Callable[[Store], Awaitable[_T]], *, looks: b
             await store.close()
 
     return asyncio.run(opened())
+
+
+def checked_month(text: str, option: str) -> str:
+    """A month as it was given. Raises typer.BadParameter."""
+    if re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", text) is None:
+        raise typer.BadParameter(f"{text!r} is no month. Give one like 2026-11.", param_hint=option)
+    return text
 
 
 def show(document: Mapping[str, object], sentence: str, *, as_json: bool) -> None:

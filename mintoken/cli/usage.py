@@ -1,14 +1,13 @@
 """`mintoken usage`: how many requests and tokens, by day, key, model or outcome."""
 
-import re
 from typing import Annotated
 
 import typer
 
 from mintoken import admin, tables
-from mintoken.cli.base import AsJson, ConfigPath, configured, in_store
+from mintoken.cli.base import AsJson, ConfigPath, checked_month, configured, in_store
 from mintoken.clock import month_of, utc_ms
-from mintoken.models import Directory, GroupBy, UsageLine
+from mintoken.models import PURGED, Directory, GroupBy, UsageLine
 from mintoken.stores.base import Store
 
 COUNTS = {
@@ -39,7 +38,7 @@ def usage(
     """Show what was used: requests that ended, and their tokens."""
     if as_csv and as_json:
         raise typer.BadParameter("Choose one of --csv and --json.", param_hint="--csv")
-    month = _checked(month) if month else month_of(utc_ms())
+    month = checked_month(month, "--month") if month else month_of(utc_ms())
 
     async def work(store: Store) -> tuple[list[UsageLine], Directory]:
         directory = await admin.everything(store)
@@ -63,15 +62,7 @@ def usage(
 
 def _row(line: UsageLine, by: GroupBy, directory: Directory) -> dict[str, object]:
     row = {"group": line.group} | {name: getattr(line, name) for name in COUNTS}
-    if by is GroupBy.KEY:
+    if by is GroupBy.KEY and line.group != PURGED:
         key = admin.find_key(directory, line.group)
         row |= {"group": f"{key.name} ({key.id})", "key_id": key.id, "key_name": key.name}
     return row
-
-
-def _checked(month: str) -> str:
-    if re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", month) is None:
-        raise typer.BadParameter(
-            f"{month!r} is no month. Give one like 2026-11.", param_hint="--month"
-        )
-    return month

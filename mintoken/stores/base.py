@@ -46,12 +46,25 @@ class Store(Protocol):
         """
 
     async def recover(self, *, counts: QuotaCounts) -> int:
-        """Settle as crashed what dead workers left reserved; how many rows that were."""
+        """Settle as crashed what dead workers left reserved; how many rows that were.
+
+        Something is written even if there is nothing to settle, so that a store that cannot be
+        written is found out before a request needs it.
+        """
 
     async def report(
         self, *, month: str, group_by: GroupBy, account_id: str | None = None
     ) -> list[UsageLine]:
-        """Sums of the settled rows of one month (UTC, YYYY-MM) by day, key, model or outcome."""
+        """Sums of the settled rows of one month (UTC, YYYY-MM) by day, key, model or outcome.
+
+        What was purged of the month comes first, as one line of the group PURGED.
+        """
+
+    async def purge(self, *, before: str, limit: int) -> int:
+        """Delete up to `limit` settled rows of months before `before`; how many that were.
+
+        What they add up to is kept. Rows still reserved stay.
+        """
 
     async def audit(self) -> list[str]:
         """Every month whose counters are not the sums of its rows, one line each; empty is good."""

@@ -44,6 +44,7 @@ class LedgerLock:
     """
 
     def __init__(self, path: Path, *, patience_s: float = 5.0) -> None:
+        self.path = path
         self._descriptor = open_private(path)
         self._patience_s = patience_s
         self._wait: asyncio.Future[None] | None = None
@@ -133,25 +134,24 @@ class WorkerLock:
     def __init__(self, folder: Path) -> None:
         make_private_folder(folder)
         self.worker = uuid.uuid4().hex
-        self._path = folder / f"{self.worker}.lock"
-        self._descriptor = open_private(self._path, os.O_EXCL)
+        self.path = folder / f"{self.worker}.lock"
+        self._descriptor = open_private(self.path, os.O_EXCL)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
 
     def release(self) -> None:
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # As on a disk gone read-only: whoever recovers removes it.
+            self.path.unlink()
         os.close(self._descriptor)
 
 
 def find_workers(folder: Path) -> tuple[list[str], list[Path]]:
     """The living workers, and the lock files of the dead; to be asked under the ledger's lock."""
-    living: list[str] = []
+    living: list[Path] = []
     dead: list[Path] = []
     for path in folder.glob("*.lock"):
-        if _is_held(path):
-            living.append(path.stem)
-        else:
-            dead.append(path)
-    return living, dead
+        with suppress(FileNotFoundError):  # Another one recovers too, and has removed it.
+            (living if _is_held(path) else dead).append(path)
+    return [path.stem for path in living], dead
 
 
 def _is_held(path: Path) -> bool:

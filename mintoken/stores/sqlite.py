@@ -74,9 +74,10 @@ class SqliteStore:
         connections: AsyncExitStack,
     ) -> None:
         self._path = path
-        self._wal = path.with_name(path.name + "-wal")
+        self._wal, self._shm = (path.with_name(path.name + end) for end in ("-wal", "-shm"))
         self._workers = path.parent / "workers"
         self._lock = lock
+        self._in_place = sqlite_file.identities(path, self._wal, self._shm, lock.path)
         self._writer = writer
         self._reader = reader
         self._connections = connections
@@ -120,6 +121,9 @@ class SqliteStore:
             lines = await snapshot.execute_fetchall(rows.REPORT, asked)
         return [rows.usage_line(group_by, line) for line in lines]
 
+    async def purge(self, *, before: str, limit: int) -> int:
+        return await self._write(partial(self._delete, before, limit))
+
     async def audit(self) -> list[str]:
         async with self._snapshot() as snapshot:
             lines = await snapshot.execute_fetchall(rows.AUDIT)
@@ -161,6 +165,7 @@ class SqliteStore:
     async def _transact(self, work: Callable[[], Awaitable[_T]]) -> _T:
         with translated():
             async with self._turn, self._lock:
+                sqlite_file.check_in_place(self._in_place)
                 try:
                     result = await work()
                     await self._writer.commit()
@@ -191,6 +196,7 @@ class SqliteStore:
     async def _reserve(self, reservations: Sequence[Reservation]) -> dict[str, Admission]:
         if self._worker is None:
             self._worker = WorkerLock(self._workers)
+            self._in_place |= sqlite_file.identities(self._worker.path)
         worker = self._worker.worker
         inserted = await self._writer.executemany(
             rows.RESERVE,
@@ -209,7 +215,15 @@ class SqliteStore:
     async def _settle_crashed(self, counts: QuotaCounts) -> tuple[int, list[Path]]:
         living, dead = find_workers(self._workers)
         cursor = await self._writer.execute(rows.RECOVER, (counts.value, json.dumps(living)))
+        await sqlite_file.touch(self._writer)
         return cursor.rowcount, dead
+
+    async def _delete(self, before: str, limit: int) -> int:
+        found = await self._writer.execute_fetchall(rows.PURGEABLE, (before, limit))
+        ids = json.dumps([row[0] for row in found])
+        await self._writer.execute(rows.KEEP_SUMS, (ids,))
+        deleted = await self._writer.execute(rows.DELETE_ROWS, (ids,))
+        return deleted.rowcount
 
     async def _upsert(self, record: Account | Key) -> None:
         try:

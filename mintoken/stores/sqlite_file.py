@@ -4,14 +4,14 @@ import errno
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from importlib import resources
 from pathlib import Path
 
 import aiosqlite
 
-from mintoken.errors import ForeignDatabaseError, StorageError
+from mintoken.errors import DiskError, ForeignDatabaseError, StorageError
 from mintoken.stores.locks import open_private
 
 _MAGIC = b"SQLite format 3\0"
@@ -21,9 +21,14 @@ _APPLICATION_ID_AT = (
 )
 _BUSY_S = 2.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}  # -shm without room is the latter.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _NOT_OURS = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST,
 }  # fmt: skip
+Identity = tuple[int, int] | None
+"""Device and inode; None where there is no file."""
+
 _ADVICE = "It was left as it is: move it away, or set storage.data_dir to another folder."
 
 
@@ -43,7 +48,17 @@ def translated() -> Iterator[None]:
                 f"{error.filename}: {error.strerror}. Run this as the user that owns "
                 "storage.data_dir, or set that to a directory where this user can write."
             ) from error
-        raise StorageError(f"The database cannot do it just now: {error}") from error
+        told = f"The database cannot do it just now: {error}"
+        if _is_of_the_disk(error):
+            advice = "See that the disk of storage.data_dir has room and is in order."
+            raise DiskError(f"{told}. {advice}") from error
+        raise StorageError(told) from error
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _FULL
 
 
 def connect(path: Path, *, mode: str) -> aiosqlite.Connection:
@@ -53,6 +68,11 @@ def connect(path: Path, *, mode: str) -> aiosqlite.Connection:
     """
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     return aiosqlite.connect(uri, uri=True, timeout=_BUSY_S, isolation_level="IMMEDIATE")
+
+
+def reading(path: Path) -> closing[sqlite3.Connection]:
+    """A connection for a program that may block; it writes nothing."""
+    return closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True))
 
 
 async def ensure(path: Path, *, now_ms: int) -> None:
@@ -81,6 +101,37 @@ async def prepare(writer: aiosqlite.Connection, *, wal_limit_bytes: int) -> None
         f"PRAGMA journal_size_limit={wal_limit_bytes};"
     )
     await _migrate(writer)
+
+
+async def touch(writer: aiosqlite.Connection) -> None:
+    """Have the transaction write something though nothing changes."""
+    # An UPDATE to the same value would be left out by SQLite.
+    await writer.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+
+
+def identities(*paths: Path) -> dict[Path, Identity]:
+    """Which file each name stands for just now."""
+    found: dict[Path, Identity] = {}
+    for path in paths:
+        try:
+            status = path.stat()
+            found[path] = status.st_dev, status.st_ino
+        except FileNotFoundError:
+            found[path] = None
+    return found
+
+
+def check_in_place(files: Mapping[Path, Identity]) -> None:
+    """Raise StorageError if a name stands for another file than it did.
+
+    SQLite would go on writing to a file that has no name any more, and everything would be lost.
+    """
+    for path, now in identities(*files).items():
+        if now != files[path]:
+            raise StorageError(
+                f"{path} was removed or replaced under the running server. Put back the file that "
+                "was there, or restart the server to go on with what is there now."
+            )
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -136,10 +187,11 @@ async def _create(path: Path, now_ms: int) -> None:
         )
         await writer.commit()
     draft.rename(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in the folder survive a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -4,7 +4,7 @@ import sqlite3
 from datetime import date, timedelta
 from operator import attrgetter
 
-from mintoken.models import Account, Admission, GroupBy, Intensity, Key, UsageLine
+from mintoken.models import PURGED, Account, Admission, GroupBy, Intensity, Key, UsageLine
 
 _EPOCH = date(1970, 1, 1)
 
@@ -117,7 +117,30 @@ SELECT CASE :group_by WHEN 'day' THEN started_at / 86400000 WHEN 'key' THEN key_
 FROM usage
 WHERE month = :month AND outcome <> 'reserved'
     AND (:account_id IS NULL OR account_id = :account_id)
-GROUP BY 1 ORDER BY 1"""
+GROUP BY 1
+UNION ALL
+SELECT NULL, sum(requests), sum(input_tokens), sum(output_tokens), sum(cached_tokens),
+    sum(reasoning_tokens), sum(injected_tokens), sum(charged_tokens)
+FROM purged_usage
+WHERE month = :month AND (:account_id IS NULL OR account_id = :account_id)
+HAVING count(*) > 0
+ORDER BY 1"""
+
+PURGEABLE = "SELECT id FROM usage WHERE month < ? AND outcome <> 'reserved' LIMIT ?"
+KEEP_SUMS = """
+INSERT INTO purged_usage (account_id, month, requests, input_tokens, output_tokens, cached_tokens,
+    reasoning_tokens, injected_tokens, charged_tokens)
+SELECT account_id, month, count(*), sum(input_tokens), sum(output_tokens), sum(cached_tokens),
+    sum(reasoning_tokens), sum(injected_tokens), sum(charged_tokens)
+FROM usage WHERE id IN (SELECT value FROM json_each(?)) GROUP BY account_id, month
+ON CONFLICT (account_id, month) DO UPDATE SET requests = requests + excluded.requests,
+    input_tokens = input_tokens + excluded.input_tokens,
+    output_tokens = output_tokens + excluded.output_tokens,
+    cached_tokens = cached_tokens + excluded.cached_tokens,
+    reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
+    injected_tokens = injected_tokens + excluded.injected_tokens,
+    charged_tokens = charged_tokens + excluded.charged_tokens"""
+DELETE_ROWS = "DELETE FROM usage WHERE id IN (SELECT value FROM json_each(?))"
 
 AUDIT = """
 SELECT account_id, month, sum(used), sum(row_used), sum(reserved), sum(row_reserved),
@@ -130,6 +153,8 @@ FROM (
     SELECT account_id, month, 0, 0, 0, sum(iif(outcome = 'reserved', 0, charged_tokens)),
         sum(iif(outcome = 'reserved', reserved_tokens, 0)), count(*)
     FROM usage GROUP BY account_id, month
+    UNION ALL
+    SELECT account_id, month, 0, 0, 0, charged_tokens, 0, requests FROM purged_usage
 )
 GROUP BY account_id, month
 HAVING sum(used) <> sum(row_used) OR sum(reserved) <> sum(row_reserved)
@@ -163,7 +188,9 @@ def admission(row: sqlite3.Row) -> tuple[str, Admission]:
 
 def usage_line(group_by: GroupBy, row: sqlite3.Row) -> UsageLine:
     group = row[0]
-    if group_by is GroupBy.DAY:
+    if group is None:
+        group = PURGED
+    elif group_by is GroupBy.DAY:
         group = (_EPOCH + timedelta(days=group)).isoformat()
     return UsageLine(
         group=group,
