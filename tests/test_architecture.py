@@ -115,7 +115,7 @@ def test_every_module_has_its_twin() -> None:
         "protocols": "protocols", "stores": "stores", "middlewares": "errors", "routes": "life",
         "app": "life", "context": "life", "accounts": "ledger", "relay": "streaming",
         "models": "life", "stand_in": "demo", "admin": "cli", "checks": "cli", "tables": "cli",
-        "connection": "server", "worker": "parent", "systemd": "parent",
+        "connection": "server", "worker": "parent",
     }  # fmt: skip
     for path in FILES:
         module = module_of(path)
