@@ -5,7 +5,6 @@ workers cannot start takes the old ones and the whole service down. Here they st
 """
 
 import os
-import resource
 import signal
 import socket
 import time
@@ -201,12 +200,6 @@ class Parent:
                 sock.close()
         for worker in self._everyone():
             os.kill(worker.pid, STOP)
-
-
-def raise_file_limit() -> None:
-    """Every stream takes two sockets, and the usual soft limit is 1,024 files."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _now() -> float:
