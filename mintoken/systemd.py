@@ -10,8 +10,9 @@ FIRST_FD = 3
 """sd_listen_fds(3): the inherited sockets begin here."""
 PUBLIC, ADMIN = "public", "admin"
 WANTED = (
-    "A socket unit gives this service two sockets: ListenStream= of the public address first, "
-    "then of the admin address; or two units do, with FileDescriptorName=public and =admin."
+    "The socket unit has to give two sockets: ListenStream= of the public address first, then of "
+    "the admin address (a drop-in clears the earlier ones with an empty ListenStream= before). "
+    "Or two units do, with FileDescriptorName=public and FileDescriptorName=admin."
 )
 
 

@@ -77,13 +77,20 @@ async def test_it_tells_its_states(systemd: Systemd, served: Served, tmp_path: P
         await systemd.start()
         for state in (b"READY=1", b"WATCHDOG=1"):
             await eventually(lambda state=state: heard(told, state), within=20)
+        assert served.process is not None
+        # A reload that is done, and one that cannot be.
+        for begun in (b"RELOADING=1", b"RELOADING=1"):
+            served.process.send_signal(signal.SIGHUP)
+            for state in (begun, b"READY=1"):
+                await eventually(lambda state=state: heard(told, state), within=20)
+            (tmp_path / "config.toml").write_text("nonsense")
         assert await served.stop(signal.SIGTERM) == 0
         assert heard(told, b"STOPPING=1")
 
 
 def heard(told: socket.socket, wanted: bytes) -> bool:
     try:
-        while told.recv(100) != wanted:
+        while not told.recv(100).startswith(wanted):
             pass
     except BlockingIOError:
         return False
