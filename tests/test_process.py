@@ -88,6 +88,15 @@ async def test_a_plain_users_workers_serve_and_reload_all_the_same(
             )
         assert not set(before[1:]) & set(users_server.workers()[-2:])
         assert await users_server.stop(signal.SIGTERM) == 0
+    assert b"runs_as_root" not in users_server.log.read_bytes()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run it as root")
+async def test_root_is_told_that_a_user_of_its_own_is_better(served: Served) -> None:
+    async with aiohttp.ClientSession() as session:
+        await served.start(session)
+    assert await served.stop(signal.SIGTERM) == 0
+    assert b"runs_as_root" in served.log.read_bytes()
 
 
 async def serving(served: Served, session: aiohttp.ClientSession, as_user: list[str]) -> list[int]:

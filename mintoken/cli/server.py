@@ -48,6 +48,8 @@ or from Python, with the official SDK:
 
 def serve(config: ConfigPath = None) -> None:
     """Run the proxy until SIGTERM or Ctrl-C; the very first start makes a key and prints it."""
+    import structlog
+
     from mintoken import logs, systemd
     from mintoken.parent import Parent
     from mintoken.process import hide_memory, raise_file_limit
@@ -55,6 +57,10 @@ def serve(config: ConfigPath = None) -> None:
 
     options = configured(config)
     logs.configure()
+    if os.geteuid() == 0:
+        structlog.get_logger().warning(
+            "runs_as_root", advice="Give it a user of its own, as the README's service has."
+        )
     raise_file_limit()
     hide_memory()
     with ExitStack() as stack:
