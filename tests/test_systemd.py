@@ -152,9 +152,9 @@ async def test_names_part_the_sockets_of_two_units(systemd: Systemd, served: Ser
     await systemd.start(admin, public, names="admin:public")
     async with aiohttp.ClientSession() as session:
         assert await ask(served, session) == 200
+    told = f'"public":"127.0.0.1:{served.port}"'
+    await eventually(lambda: told in served.log.read_text().replace(" ", ""))
     assert await served.stop(signal.SIGTERM) == 0
-    [listening] = [line for line in served.log.read_text().splitlines() if '"listening"' in line]
-    assert f'"public":"127.0.0.1:{served.port}"' in listening.replace(" ", "")
 
 
 @pytest.mark.parametrize(
