@@ -17,7 +17,7 @@ from mintoken.connection import Connection
 from mintoken.context import STATE, UPSTREAM, Clock
 from mintoken.rates import RateLimiter, RateTable
 
-LAST_CALL_S = 0.5
+LAST_CALL_S = 1.0
 """Seconds in which a connection that came just before the end may still ask."""
 RETIRE_S = 10.0
 """Seconds for the open connections to ask once more, and to learn that they should be closed."""
