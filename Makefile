@@ -53,8 +53,24 @@ coverage: $(VENV)/installed-for-tests ## run the storage's tests; every branch o
 	$(RUN) -m pytest $(STORAGE_TESTS) --cov=mintoken.ledger --cov=mintoken.stores $(ARGS)
 
 .PHONY: check
-check: lint types coverage ## everything that must hold before a change lands
+check: programs lint types coverage ## everything that must hold before a change lands
 	$(RUN) -m pytest $(STORAGE_TESTS:%=--ignore=%) $(ARGS)
+
+# As program:package. Where systemd runs, apt would start the two servers too, so it is left to you.
+PROGRAMS := systemd-analyze:systemd nginx:nginx caddy:caddy
+.PHONY: programs
+programs: ## get the programs that tests run and pip has not: systemd-analyze, nginx, caddy
+	@missing=$$(for program in $(PROGRAMS); do \
+		PATH="$$PATH:/usr/sbin" command -v "$${program%:*}" >/dev/null || printf ' %s' "$${program#*:}"; \
+	done); \
+	install="apt-get install --yes --no-install-recommends$$missing"; \
+	if [ -z "$$missing" ]; then exit 0; \
+	elif [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get >/dev/null; then \
+		echo "Installing$$missing ..."; \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive $$install; } >/dev/null; \
+	else \
+		echo "Some tests will be skipped. To run them: sudo $$install" >&2; \
+	fi
 
 .PHONY: format
 format: $(VENV)/installed-for-tests ## put the code into shape

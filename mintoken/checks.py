@@ -4,7 +4,7 @@ import asyncio
 import re
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -56,6 +56,7 @@ def examine(config: Config, *, clock_ms: Clock, accounts: bool = False) -> list[
         "data directory": lambda: _data_dir(data_dir),
         "server secret": lambda: _server_secret(data_dir),
         "database": lambda: _database(data_dir / DATABASE_FILE, clock_ms),
+        "database files": lambda: _database_files(data_dir / DATABASE_FILE),
         "accounts": lambda: _accounts(data_dir, clock_ms) if accounts else iter(()),
         "tokenizer": lambda: _tokenizer(config.tiktoken_cache_dir),
         "prompts": _prompts,
@@ -76,7 +77,7 @@ def _data_dir(path: Path) -> Iterator[Finding]:
     if not path.exists():
         yield Finding(name, Verdict.OK, f"{path}: {NOT_THERE}")
         return
-    yield Finding(name, *_privacy(path, 0o700))
+    yield Finding(name, *_privacy(0o700, path))
 
 
 def _server_secret(data_dir: Path) -> Iterator[Finding]:
@@ -90,14 +91,27 @@ def _server_secret(data_dir: Path) -> Iterator[Finding]:
         yield Finding("server secret", Verdict.OK, NOT_THERE)
         return
     server_secret(data_dir)
-    yield Finding("server secret", *_privacy(path, 0o600))
+    yield Finding("server secret", *_privacy(0o600, path))
 
 
-def _privacy(path: Path, wanted: int) -> tuple[Verdict, str]:
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        return Verdict.WARN, f"{path} is open to others ({mode:04o}); chmod {wanted:o} {path}"
-    return Verdict.OK, f"{path} ({mode:04o})"
+def _database_files(path: Path) -> Iterator[Finding]:
+    """They say who asked how much, and when."""
+    files = [file for end in ("", "-wal", "-shm") if (file := Path(f"{path}{end}")).exists()]
+    if files:
+        yield Finding("database files", *_privacy(0o600, *files))
+
+
+def _privacy(wanted: int, *paths: Path) -> tuple[Verdict, str]:
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in paths}
+    if too_open := {path: mode for path, mode in modes.items() if mode & 0o077}:
+        return Verdict.WARN, (
+            f"open to others: {_shown(too_open)}; chmod {wanted:o} {' '.join(map(str, too_open))}"
+        )
+    return Verdict.OK, _shown(modes)
+
+
+def _shown(modes: Mapping[Path, int]) -> str:
+    return ", ".join(f"{path} ({mode:04o})" for path, mode in modes.items())
 
 
 def _database(path: Path, clock_ms: Clock) -> Iterator[Finding]:

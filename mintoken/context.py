@@ -40,9 +40,12 @@ class Access(Enum):
 class ServerState:
     """What this process is doing just now."""
 
+    leaving: bool = False
+    """It takes no new connections; what is open is answered, and closed after it."""
     draining: bool = False
-    retiring: bool = False
-    """A successor has taken over; what is open is answered, and closed after it."""
+    """It was told to stop."""
+    refusing: bool = False
+    """It answers nothing new any more."""
     in_flight: int = 0
     buffered_bytes: int = 0
     """Request bodies held in memory."""

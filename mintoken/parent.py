@@ -5,7 +5,6 @@ workers cannot start takes the old ones and the whole service down. Here they st
 """
 
 import os
-import resource
 import signal
 import socket
 import time
@@ -156,7 +155,7 @@ class Parent:
                     group.remove(worker)
         elif worker in self._coming:
             self._coming.remove(worker)
-            self._give_up_reload()
+            self._give_up_reload(["A new worker could not start; the old ones stay."])
         else:
             self._current.remove(worker)
             if not worker.serves:
@@ -173,25 +172,30 @@ class Parent:
             self._current, self._coming = self._coming, []
             self._config = self._coming_config
             LOG.info("reloaded", workers=len(self._current))
+            self._tell("READY=1")
         elif self._reload_wanted and not self._coming:
             self._reload_wanted = False
+            # sd_notify(3): the time is for systemd's Type=notify-reload, since its version 253.
+            self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
-                self._coming_config = self._load()
+                self._begin_reload()
             except ConfigError as error:
-                LOG.error("reload_failed", problems=error.problems)
-                return
-            if len(self._everyone()) + self._coming_config.server.workers > LANES:
-                LOG.error("reload_failed", problems=["Too many earlier workers still run."])
-                return
-            for _ in range(self._coming_config.server.workers):
-                self._coming.append(self._spawn(self._coming_config))
+                self._give_up_reload(error.problems)
 
-    def _give_up_reload(self) -> None:
-        LOG.error("reload_failed", problems=["A new worker could not start; the old ones stay."])
+    def _begin_reload(self) -> None:
+        self._coming_config = self._load()
+        if len(self._everyone()) + self._coming_config.server.workers > LANES:
+            raise ConfigError(["Too many earlier workers still run."])
+        for _ in range(self._coming_config.server.workers):
+            self._coming.append(self._spawn(self._coming_config))
+
+    def _give_up_reload(self, problems: list[str]) -> None:
+        LOG.error("reload_failed", problems=problems)
         for worker in self._coming:
             os.kill(worker.pid, STOP)
         self._leaving += self._coming
         self._coming = []
+        self._tell("READY=1")
 
     def _stop(self) -> None:
         if not self._stopping:
@@ -201,12 +205,6 @@ class Parent:
                 sock.close()
         for worker in self._everyone():
             os.kill(worker.pid, STOP)
-
-
-def raise_file_limit() -> None:
-    """Every stream takes two sockets, and the usual soft limit is 1,024 files."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _now() -> float:

@@ -17,6 +17,8 @@ from mintoken.connection import Connection, require_c_parser
 from mintoken.context import STATE, UPSTREAM, Clock
 from mintoken.rates import RateLimiter, RateTable
 
+LAST_CALL_S = 1.0
+"""Seconds in which a connection that came just before the end may still ask."""
 RETIRE_S = 10.0
 """Seconds for the open connections to ask once more, and to learn that they should be closed."""
 LAST_WORDS_S = 5.0
@@ -69,9 +71,12 @@ class Server:
         The end is after `drain_timeout` seconds, or when `hurry` is set.
         """
         state, timeout = self._app[STATE], self._config.server.drain_timeout
-        state.draining = True
-        structlog.get_logger().info("draining", requests=state.in_flight, up_to_s=timeout)
+        state.leaving = state.draining = True
         self._stop_listening()
+        # Under socket activation the next connection is the next process's; cut none of ours.
+        await _within(min(LAST_CALL_S, timeout), self._is_empty, hurry)
+        state.refusing = True
+        structlog.get_logger().info("draining", requests=state.in_flight, up_to_s=timeout)
         self._close_idle()
         if not await _within(timeout, lambda: not state.in_flight, hurry):
             structlog.get_logger().warning("drain_cut_short", requests=state.in_flight)
@@ -84,17 +89,19 @@ class Server:
         The end is when all are closed, after `drain_timeout` seconds, or when `stop` is set.
         """
         state, timeout = self._app[STATE], self._config.server.drain_timeout
-        state.retiring = True
+        state.leaving = True
         self._stop_listening()
-        server = self._runner.server
-        assert server is not None
-        if not await _within(min(RETIRE_S, timeout), lambda: not server.connections, stop):
+        if not await _within(min(RETIRE_S, timeout), self._is_empty, stop):
             self._close_idle()
             await _within(timeout, lambda: not state.in_flight, stop)
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:
             listener.close()
+
+    def _is_empty(self) -> bool:
+        assert self._runner.server is not None
+        return not self._runner.server.connections
 
     def _close_idle(self) -> None:
         assert self._runner.server is not None

@@ -4,19 +4,46 @@ import os
 import socket
 from collections.abc import Mapping
 
+from mintoken.errors import ConfigError
+
 FIRST_FD = 3
 """sd_listen_fds(3): the inherited sockets begin here."""
+PUBLIC, ADMIN = "public", "admin"
+WANTED = (
+    "The socket unit has to give two sockets: ListenStream= of the public address first, then of "
+    "the admin address (a drop-in clears the earlier ones with an empty ListenStream= before). "
+    "Or two units do, with FileDescriptorName=public and FileDescriptorName=admin."
+)
 
 
 def inherited_sockets(environ: Mapping[str, str]) -> list[socket.socket]:
-    """The listening sockets of socket activation, in the order of the unit; usually none.
+    """The listening sockets of socket activation, the public one first; usually none.
 
-    Raises OSError if one of them is no socket.
+    Within a unit their order is that of its lines; between units there is none, so that names
+    have to tell (systemd.socket(5)). Raises ConfigError if it is not clear which is which.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []
-    count = int(environ.get("LISTEN_FDS", "0"))
-    return [socket.socket(fileno=fd) for fd in range(FIRST_FD, FIRST_FD + count)]
+    given = range(FIRST_FD, FIRST_FD + int(environ.get("LISTEN_FDS", "0")))
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    if len(given) != 2:
+        raise ConfigError([f"{WANTED} There are {len(given)}."])
+    if set(names) == {PUBLIC, ADMIN}:
+        given = given[:: 1 if names[0] == PUBLIC else -1]
+    elif len(set(names)) > 1:
+        raise ConfigError([f"{WANTED} They are named {' and '.join(names)}."])
+    return [_listening(fd) for fd in given]
+
+
+def _listening(fd: int) -> socket.socket:
+    try:
+        sock = socket.socket(fileno=fd)
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ConfigError([f"{WANTED} Descriptor {fd} is none: {error.strerror}."]) from error
+    if not listens or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        raise ConfigError([f"{WANTED} Descriptor {fd} does not listen on a TCP address."])
+    return sock
 
 
 def notify(environ: Mapping[str, str], state: str) -> None:

@@ -251,14 +251,19 @@ class Served:
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}", "X-Provider-Key": PROVIDER_CANARY}
 
-    async def start(self, session: aiohttp.ClientSession, *flags: str) -> None:
-        """Run it, with flags for Python, until it answers."""
+    async def launch(self, *command: str, pass_fds: tuple[int, ...] = ()) -> None:
+        """Run a command, by default `mintoken serve`, as the server's process."""
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, *flags, "-m", "mintoken", "serve",
+                *(command or (sys.executable, "-m", "mintoken", "serve")),
                 env=self.environ, stdout=log, stderr=log, cwd=self.log.parent,
-                start_new_session=True,
+                start_new_session=True, pass_fds=pass_fds,
             )  # fmt: skip
+
+    async def start(self, session: aiohttp.ClientSession, *command: str) -> None:
+        """The same, and wait until it answers."""
+        await self.launch(*command)
+        assert self.process is not None
         for _ in range(2000):
             assert self.process.returncode is None, self.log.read_text()
             try:

@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     "errors": 0, "models": 0, "clock": 0,
     "config": 1, "sse": 1, "splice": 1, "tokens": 1, "prompts": 1, "keys": 1, "rates": 1, "logs": 1,
-    "systemd": 1, "chat_answer": 1, "chat_prompt": 1, "tables": 1,
+    "systemd": 1, "process": 1, "chat_answer": 1, "chat_prompt": 1, "tables": 1,
     "protocols": 2, "stores": 2,
     "upstream": 3, "relay": 3, "ledger": 3, "accounts": 3, "admin": 3,
     "context": 4,
@@ -118,7 +118,7 @@ def test_every_module_has_its_twin() -> None:
         "protocols": "protocols", "stores": "stores", "middlewares": "errors", "routes": "life",
         "app": "life", "context": "life", "accounts": "ledger", "relay": "streaming",
         "models": "life", "stand_in": "demo", "admin": "cli", "checks": "cli", "tables": "cli",
-        "connection": "server", "worker": "parent", "systemd": "parent",
+        "connection": "server", "worker": "parent",
     }  # fmt: skip
     for path in FILES:
         module = module_of(path)

@@ -63,6 +63,21 @@ def test_what_others_can_read_is_a_warning(used: Path, capsys: pytest.CaptureFix
     assert findings["data directory"]["verdict"] == "warn"
     assert findings["server secret"]["verdict"] == "warn"
     assert "chmod 700" in findings["data directory"]["detail"]
+    assert findings["database files"]["verdict"] == "ok"
+
+
+def test_a_database_that_others_can_read_is_a_warning(
+    used: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(sqlite3.connect(used / "mintoken.db")) as database:
+        database.execute("BEGIN IMMEDIATE")  # Brings the other two files into being.
+        (used / "mintoken.db").chmod(0o604)
+        (used / "mintoken.db-wal").chmod(0o640)
+        code, findings = checked(capsys)
+    assert code == 0
+    finding = findings["database files"]
+    assert finding["verdict"] == "warn"
+    assert finding["detail"].endswith("; chmod 600 data/mintoken.db data/mintoken.db-wal")
 
 
 def test_a_damaged_database_is_bad(used: Path, capsys: pytest.CaptureFixture[str]) -> None:

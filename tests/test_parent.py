@@ -1,9 +1,8 @@
-"""Several processes on one socket: their deaths, reloads and limits, and what systemd hears."""
+"""Several processes on one socket: their deaths, reloads and limits."""
 
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -178,51 +177,3 @@ async def test_a_hung_worker_is_killed_and_replaced(served: Served) -> None:
         assert b"worker_hung" in served.log.read_bytes()
         assert await asked(served, session) == 200
         assert await served.stop(signal.SIGTERM) == 0
-
-
-async def test_systemd_gives_the_sockets_and_hears_the_states(
-    served: Served, tmp_path: Path
-) -> None:
-    public, admin = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
-    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    told.bind(str(tmp_path / "notify"))
-    served.environ["NOTIFY_SOCKET"] = str(tmp_path / "notify")
-    # What systemd does: the sockets from descriptor 3 on, and the pid of who shall take them.
-    starter = (
-        "import fcntl, os, sys\n"
-        "fds = [fcntl.fcntl(int(n), fcntl.F_DUPFD, 100) for n in sys.argv[1:3]]\n"
-        "for place, fd in enumerate(fds, 3): os.dup2(fd, place)\n"
-        "os.environ |= {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '2'}\n"
-        "os.execv(sys.executable, [sys.executable, '-m', 'mintoken', 'serve'])"
-    )
-    with public, admin, told, served.log.open("wb") as log:
-        served.port = public.getsockname()[1]
-        served.url = f"http://127.0.0.1:{served.port}"
-        fds = (public.fileno(), admin.fileno())
-        served.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", starter, *map(str, fds), env=served.environ, pass_fds=fds,
-            cwd=tmp_path, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-        async with aiohttp.ClientSession() as session:
-            assert await asked(served, session) == 200
-            url = f"http://127.0.0.1:{admin.getsockname()[1]}/healthz"
-            async with session.get(url) as answer:
-                assert answer.status == 200
-        heard = await eventually(lambda: readable(told, b"READY=1"))
-        assert await eventually(lambda: readable(told, b"WATCHDOG=1"))
-        assert heard
-        assert await served.stop(signal.SIGTERM) == 0
-        assert readable(told, b"STOPPING=1")
-        # Who comes during a restart waits in systemd's socket, and is not refused.
-        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-        writer.close()
-        assert reader
-
-
-def readable(sock: socket.socket, wanted: bytes) -> bool:
-    try:
-        while True:
-            if sock.recv(100) == wanted:
-                return True
-    except BlockingIOError:
-        return False

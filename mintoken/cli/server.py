@@ -48,13 +48,21 @@ or from Python, with the official SDK:
 
 def serve(config: ConfigPath = None) -> None:
     """Run the proxy until SIGTERM or Ctrl-C; the very first start makes a key and prints it."""
+    import structlog
+
     from mintoken import logs, systemd
-    from mintoken.parent import Parent, raise_file_limit
+    from mintoken.parent import Parent
+    from mintoken.process import hide_memory, raise_file_limit
     from mintoken.server import address_of, bind
 
     options = configured(config)
     logs.configure()
+    if os.geteuid() == 0:
+        structlog.get_logger().warning(
+            "runs_as_root", advice="Give it a user of its own, as the README's service has."
+        )
     raise_file_limit()
+    hide_memory()
     with ExitStack() as stack:
         sockets = systemd.inherited_sockets(os.environ) or bind(options)
         for sock in sockets:

@@ -20,7 +20,7 @@ async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
     if ctx.access is Access.ADMIN:
         raise MintokenError(Code.NOT_FOUND)
     if ctx.access is Access.KEY:
-        if request.app[STATE].draining:
+        if request.app[STATE].refusing:
             raise MintokenError(Code.SERVER_SHUTTING_DOWN, headers={"x-should-retry": "true"})
         _check_headers(request)
         ctx.asked = asked_level(request)

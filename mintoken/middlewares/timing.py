@@ -27,7 +27,6 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
         if month.used >= notice_at or not month.admitted:
             headers["X-Mintoken-Tokens-Used"] = str(month.used)
             headers["X-Mintoken-Tokens-Limit"] = str(month.limit)
-    state = request.app[STATE]
-    if state.draining or state.retiring:
+    if request.app[STATE].leaving:
         response.force_close()
         headers["Connection"] = "close"

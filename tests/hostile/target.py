@@ -209,7 +209,7 @@ async def hostile_target(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
         }
         try:
             # What is wrong but goes well shows in the log, and what tracebacks quote too.
-            await served.start(session, "-X", "dev")
+            await served.start(session, sys.executable, "-X", "dev", "-m", "mintoken", "serve")
             while (await session.get(f"{served.url}/readyz")).status != 200:
                 await asyncio.sleep(0.01)
             probe = await asyncio.create_subprocess_exec(
