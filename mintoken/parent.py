@@ -100,7 +100,11 @@ class Parent:
 
     def _keep_full(self) -> None:
         while len(self._current) < self._config.server.workers and _now() >= self._not_before:
-            self._current.append(self._spawn(self._config))
+            try:
+                self._current.append(self._spawn(self._config))
+            except OSError as error:
+                LOG.error("worker_not_started", error=error.strerror)
+                self._not_before = _now() + AGAIN_S
         if not self._ready and all(worker.serves for worker in self._current):
             self._ready = True
             public, admin = self._sockets[0], self._sockets[-1]
@@ -112,7 +116,12 @@ class Parent:
         lane = next(lane for lane in range(LANES) if lane not in taken)
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(reading)
+            os.close(writing)
+            raise
         if pid == 0:
             # While one process holds the reading end of a pipe, its writer cannot see us die.
             for other in self._everyone():
@@ -181,6 +190,8 @@ class Parent:
                 self._begin_reload()
             except ConfigError as error:
                 self._give_up_reload(error.problems)
+            except OSError as error:
+                self._give_up_reload([f"A new worker could not start: {error.strerror}."])
 
     def _begin_reload(self) -> None:
         self._coming_config = self._load()

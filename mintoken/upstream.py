@@ -1,7 +1,7 @@
 """The only client of the network: asks the provider and reads its answer."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +17,9 @@ from mintoken.errors import (
     MintokenError,
     UpstreamBrokeError,
 )
+
+PIECE = 256 * 1024
+"""Bytes of a request's body that are written at once."""
 
 # RFC 9110 §7.6.1: they speak of one connection, not of the message.
 _HOP_BY_HOP = frozenset(
@@ -160,6 +163,13 @@ class _Wait:
             raise
 
 
+async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
+    """The body in pieces: the socket would copy a large one at once, while the loop waits."""
+    view = memoryview(body)
+    for start in range(0, len(body), PIECE):
+        yield view[start : start + PIECE]
+
+
 class _Connection(ResponseHandler):
     """Tells the reader of a body when what came is no HTTP; aiohttp 3.14 lets it wait for ever."""
 
@@ -201,10 +211,14 @@ class Upstream:
         `upstream_redirect`, and InterruptedByShutdownError.
         """
         url = URL(f"{self._base_url}{path}{'?' + query if query else ''}", encoded=True)
+        data: bytes | AsyncIterator[memoryview] | None = body
+        if body is not None and len(body) > PIECE:
+            headers["Content-Length"] = str(len(body))
+            data = _pieces(body)
         try:
             async with self._waits.at_most(self._first_byte_timeout):
                 response = await self._session.request(
-                    method, url, headers=headers, data=body, allow_redirects=False
+                    method, url, headers=headers, data=data, allow_redirects=False
                 )
         except _NOT_SENT as error:
             raise _unreachable(error) from None

@@ -9,7 +9,7 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,6 +162,15 @@ def config_for(upstream: FakeUpstream, data_dir: Path, **options: object) -> Con
         "MINTOKEN_STORAGE_DATA_DIR": str(data_dir),
     } | {f"MINTOKEN_{name.upper()}": str(value) for name, value in options.items()}
     return load_config(None, environ)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def artefacts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """When all tests have run, no file that they left behind holds a provider's key."""
+    yield
+    for file in tmp_path_factory.getbasetemp().rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            assert PROVIDER_CANARY.encode() not in file.read_bytes(), f"a key leaked into {file}"
 
 
 StartProxy = Callable[..., Awaitable[Proxy]]

@@ -194,7 +194,6 @@ async def test_a_stream_that_breaks_does_not_look_complete(
 
 
 # aiohttp's client warns of it, and in tests that is an error.
-@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 async def test_20_mb_pass(front: Front, upstream: FakeUpstream) -> None:
     large = {"messages": [{"role": "user", "content": "x" * 20_000_000}]}
     async with front.post(CHAT | large) as answer:
