@@ -28,7 +28,7 @@ test: $(VENV)/installed-for-tests ## install and run the tests
 	$(RUN) -m pytest $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(VENV)/installed-for-tests ## try 20,000 odd requests and bodies each; takes a quarter of an hour
+fuzz: $(VENV)/installed-for-tests ## try 20,000 odd requests and as many bodies; takes a quarter of an hour
 	$(RUN) -m pytest tests/hostile/test_fuzz.py --hypothesis-profile fuzz $(ARGS)
 
 .PHONY: chaos
@@ -57,9 +57,9 @@ check: programs lint types coverage ## everything that must hold before a change
 	$(RUN) -m pytest $(STORAGE_TESTS:%=--ignore=%) $(ARGS)
 
 # As program:package. Where systemd runs, apt would start the two servers too, so it is left to you.
-PROGRAMS := systemd-analyze:systemd nginx:nginx caddy:caddy
+PROGRAMS := systemd-analyze:systemd nginx:nginx caddy:caddy mkfs.ext4:e2fsprogs
 .PHONY: programs
-programs: ## get the programs that tests run and pip has not: systemd-analyze, nginx, caddy
+programs: ## get the programs that tests run and pip has not: systemd, nginx, caddy, e2fsprogs
 	@missing=$$(for program in $(PROGRAMS); do \
 		PATH="$$PATH:/usr/sbin" command -v "$${program%:*}" >/dev/null || printf ' %s' "$${program#*:}"; \
 	done); \

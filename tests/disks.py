@@ -73,11 +73,12 @@ class Disk:
 
 def make_ext4(image: Path, *, mib: int) -> None:
     """A file that can be mounted with `-o loop`; the test is skipped without mkfs.ext4."""
-    if shutil.which("mkfs.ext4") is None:
+    mkfs = shutil.which("mkfs.ext4", path=f"{os.environ['PATH']}:/usr/sbin")
+    if mkfs is None:
         pytest.skip("mkfs.ext4 is not installed")
     with image.open("wb") as file:
         file.truncate(mib * 1024 * 1024)
-    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    subprocess.run([mkfs, "-q", "-F", image], check=True)
 
 
 def break_ext4(folder: Path) -> None:

@@ -46,7 +46,7 @@ async def users_server(
 ) -> AsyncIterator[Served]:
     """Two workers of a plain user, and a key whose limits they share."""
     with tempfile.TemporaryDirectory() as folder:
-        server = Served(Path(folder) / "data", upstream, unused_tcp_port)
+        server = Served(Path(folder) / "data", upstream.base_url, unused_tcp_port)
         server.environ["MINTOKEN_SERVER_WORKERS"] = "2"
         server.key = await add_key(server.data_dir, rpm=1000, concurrency=10)
         if as_user == PLAIN:

@@ -57,10 +57,6 @@ def serve(config: ConfigPath = None) -> None:
 
     options = configured(config)
     logs.configure()
-    if os.geteuid() == 0:
-        structlog.get_logger().warning(
-            "runs_as_root", advice="Give it a user of its own, as the README's service has."
-        )
     raise_file_limit()
     hide_memory()
     with ExitStack() as stack:
@@ -68,6 +64,10 @@ def serve(config: ConfigPath = None) -> None:
         for sock in sockets:
             stack.enter_context(sock)
         _greet(options, address_of(sockets[0]))
+        if os.geteuid() == 0:
+            structlog.get_logger().warning(
+                "runs_as_root", advice="Give it a user of its own, as the README's service has."
+            )
         parent = Parent(
             options,
             sockets,
