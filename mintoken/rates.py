@@ -5,6 +5,7 @@ import ipaddress
 import math
 import mmap
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -18,6 +19,8 @@ SLOTS = 4096
 """The most keys with a limit that are in use at once; as many more are for addresses."""
 PROBES = 64
 """Slots, from the one that its name hashes to, where a key or an address may be found."""
+PATIENCE_S = 0.02
+"""Seconds to wait for another process that looks something up; it may have lost its CPU."""
 FAILURES_PER_MINUTE = 60
 """Requests without a good key that one address is told 401 for."""
 _TAGS, _FULL_AT, _RUNNING = 0, SLOTS * 16, SLOTS * 32
@@ -53,16 +56,15 @@ class RateLimiter:
         self._tags = memory[_TAGS:_FULL_AT].cast("Q")
         self._full_at = memory[_FULL_AT:_RUNNING].cast("d")
         self._running = memory[_RUNNING:_SIZE].cast("H")
-        with self._alone():
-            for slot in range(SLOTS):
-                if self._tags[slot]:
-                    self._running[slot * LANES + lane] = 0
+        for slot in range(SLOTS):
+            if self._tags[slot]:
+                self._running[slot * LANES + lane] = 0
 
     def enter(self, key: Key) -> int | None:
         """Let one request in; what to give to `leave` when it has ended.
 
         Raises MintokenError `rate_limit_exceeded` with Retry-After and x-ratelimit-* headers, and
-        `overloaded` when the table is full.
+        `overloaded` when the table is full, or another process keeps it.
         """
         if not (key.rpm or key.concurrency):
             return None
@@ -78,9 +80,8 @@ class RateLimiter:
 
     def leave(self, slot: int | None) -> None:
         """Note that a request that was let in has ended."""
-        if slot is not None:
-            with self._alone():
-                self._running[slot * LANES + self._lane] -= 1
+        if slot is not None:  # Nobody else writes to this lane.
+            self._running[slot * LANES + self._lane] -= 1
 
     def fail(self, address: str) -> None:
         """Note a request without a good key. Raises MintokenError once there were too many.
@@ -101,12 +102,26 @@ class RateLimiter:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        # Held for microseconds; the kernel gives it back when a process dies.
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        """Hold the table for some microseconds.
+
+        Raises MintokenError `overloaded` if another process keeps it, as one that was stopped would.
+        """
+        patience = time.monotonic() + PATIENCE_S
+        while not self._try_lock():
+            if time.monotonic() > patience:
+                raise MintokenError(Code.OVERLOADED)
+            os.sched_yield()
         try:
             yield
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _try_lock(self) -> bool:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def _count(self, slot: int) -> int:
         """Requests that run; addresses, beyond the first SLOTS, have none."""

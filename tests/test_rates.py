@@ -163,3 +163,16 @@ def test_a_flood_of_addresses_takes_no_room_from_keys(table: RateTable) -> None:
             limiter.fail(f"2001:db8:0:{number:x}::1")
     for number in range(SLOTS // 2):
         limiter.enter(replace(key(rpm=60), id=str(number)))
+
+
+def test_a_process_that_was_stopped_with_the_table_in_its_hand_holds_up_nobody(
+    table: RateTable,
+) -> None:
+    stopped, other = (RateLimiter(table, lambda: 0.0, lane=lane) for lane in (0, 1))
+    slot = other.enter(key(rpm=60))
+    with stopped._alone():
+        with pytest.raises(MintokenError) as caught:
+            other.enter(key(rpm=60))
+        assert caught.value.code is Code.OVERLOADED
+        other.leave(slot)
+    other.leave(other.enter(key(rpm=60)))
