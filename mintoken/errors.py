@@ -163,7 +163,7 @@ class Code(Enum):
         "overloaded",
         503,
         "server_error",
-        "Mintoken is handling too many large requests just now. Send it again in a moment.",
+        "Mintoken has too much to do just now. Send the request again in a moment.",
     )
     STORAGE_UNAVAILABLE = (
         "storage_unavailable",

@@ -104,7 +104,7 @@ class RateLimiter:
     def _alone(self) -> Iterator[None]:
         """Hold the table for some microseconds.
 
-        Raises MintokenError `overloaded` if another process keeps it, as one that was stopped would.
+        Raises MintokenError `overloaded` if another process keeps it, as a stopped one would.
         """
         patience = time.monotonic() + PATIENCE_S
         while not self._try_lock():
