@@ -149,6 +149,7 @@ class Parent:
             pid, status = os.waitpid(worker.pid, os.WNOHANG)
             if pid:
                 os.close(worker.pipe)
+                self._rates.forget(worker.lane)
                 self._bury(worker, os.waitstatus_to_exitcode(status))
 
     def _bury(self, worker: Worker, code: int) -> None:

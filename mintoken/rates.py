@@ -28,22 +28,31 @@ _SIZE = _RUNNING + SLOTS * LANES * 2
 
 
 class RateTable:
-    """Memory that a parent shares with its workers; it ends with the last of them."""
+    """Memory that a parent shares with its workers, made before it forks them."""
 
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("mintoken-rates")
         os.ftruncate(self.descriptor, _SIZE)
+        memory = memoryview(mmap.mmap(self.descriptor, _SIZE))
+        self.tags = memory[_TAGS:_FULL_AT].cast("Q")
+        self.full_at = memory[_FULL_AT:_RUNNING].cast("d")
+        self.running = memory[_RUNNING:_SIZE].cast("H")
+
+    def forget(self, lane: int) -> None:
+        """Nothing runs any more in the process that had this lane."""
+        for slot in range(SLOTS):
+            if self.tags[slot]:
+                self.running[slot * LANES + lane] = 0
 
     def close(self) -> None:
         os.close(self.descriptor)
 
 
 class RateLimiter:
-    """One process's view of the table: a leaky bucket per name, a count per key.
+    """One process's way into the table: a leaky bucket per name, a count per key.
 
     A key may burst up to its `rpm`, after which one request leaks in every 60 / rpm seconds (the
-    generic cell rate algorithm, ITU-T I.371). What a dead process had running is forgotten when
-    its lane is taken again. `clock` answers the machine's monotonic seconds.
+    generic cell rate algorithm, ITU-T I.371). `clock` answers the machine's monotonic seconds.
     """
 
     def __init__(self, table: RateTable, clock: Callable[[], float], *, lane: int = 0) -> None:
@@ -51,14 +60,7 @@ class RateLimiter:
         self._lane = lane
         # A description of its own: flock would not part processes that share one.
         self._lock = os.open(f"/proc/self/fd/{table.descriptor}", os.O_RDWR)
-        self._map = mmap.mmap(self._lock, _SIZE)
-        memory = memoryview(self._map)
-        self._tags = memory[_TAGS:_FULL_AT].cast("Q")
-        self._full_at = memory[_FULL_AT:_RUNNING].cast("d")
-        self._running = memory[_RUNNING:_SIZE].cast("H")
-        for slot in range(SLOTS):
-            if self._tags[slot]:
-                self._running[slot * LANES + lane] = 0
+        self._tags, self._full_at, self._running = table.tags, table.full_at, table.running
 
     def enter(self, key: Key) -> int | None:
         """Let one request in; what to give to `leave` when it has ended.
@@ -96,8 +98,6 @@ class RateLimiter:
             self._fill(slot, FAILURES_PER_MINUTE, now, told)
 
     def close(self) -> None:
-        for view in (self._tags, self._full_at, self._running):
-            view.release()
         os.close(self._lock)
 
     @contextmanager
