@@ -131,7 +131,7 @@ async def full_disk(folder: Path, told: Told, *, times: int) -> Result:
     with small_disk(folder / "disk", mib=16) as disk:
         async with (
             lean_provider() as provider,
-            serving(disk.folder, provider.base_url) as served,
+            serving(disk.folder, provider.base_url, server_workers=2) as served,
             Callers(served, 16).asking() as callers,
         ):
             for number in range(times):
