@@ -96,18 +96,13 @@ async def _accounts_and_ledger(app: web.Application) -> AsyncIterator[None]:
 
 async def _tokenizer(app: web.Application) -> AsyncIterator[None]:
     tokenizer = app[TOKENIZER] = Tokenizer(app[CONFIG].tiktoken_cache_dir)
-    loading = _task(_load(tokenizer), "tokenizer")
-    yield
-    await loading
-    await asyncio.to_thread(tokenizer.close)
-    await asyncio.sleep(0)  # The last counts reach the ledger through the loop.
-
-
-async def _load(tokenizer: Tokenizer) -> None:
     try:
         await asyncio.to_thread(tokenizer.load)
     except TokenizerError as error:
         structlog.get_logger().error("tokenizer_unavailable", error=str(error))
+    yield
+    await asyncio.to_thread(tokenizer.close)
+    await asyncio.sleep(0)  # The last counts reach the ledger through the loop.
 
 
 async def _upstream(app: web.Application) -> AsyncIterator[None]:

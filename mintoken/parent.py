@@ -4,19 +4,22 @@ Why not gunicorn, which aiohttp documents: measured with its version 27.0.1, a r
 workers cannot start takes the old ones and the whole service down. Here they stay.
 """
 
+import gc
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
 from mintoken.config import Config
-from mintoken.errors import ConfigError
+from mintoken.errors import ConfigError, TokenizerError
 from mintoken.rates import LANES, RateLimiter, RateTable
 from mintoken.server import address_of
+from mintoken.tokens import preload
 from mintoken.worker import BEAT_S, RETIRE, STOP, work
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -41,6 +44,14 @@ class Worker:
     heard_at: float
     """Monotonic seconds."""
     serves: bool = False
+
+
+class _Born(BaseException):
+    """Raised in a new worker, out of all that its parent was just doing."""
+
+    def __init__(self, config: Config, lane: int, pipe: int) -> None:
+        self.config, self.lane, self.pipe = config, lane, pipe
+        super().__init__()
 
 
 class Parent:
@@ -72,11 +83,25 @@ class Parent:
         self._code = 0
 
     def run(self) -> int:
-        """The exit code, when all workers are gone. In a worker it raises SystemExit, or an error.
+        """The exit code, when all workers are gone; in a worker, when that one's work is done.
 
-        SIGHUP reloads; SIGTERM and SIGINT stop, and a second one does so without waiting.
+        SIGHUP reloads; SIGTERM and SIGINT stop, and a second one does so without waiting. Raises in
+        a worker what `work` does.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        with suppress(TokenizerError):  # The workers log it, and estimate.
+            preload(self._config.tiktoken_cache_dir)
+        gc.collect()
+        gc.freeze()  # What is there now is shared: a collection would write to every page of it.
+        try:
+            return self._watch()
+        except _Born as born:
+            me = born
+        rates = RateLimiter(self._rates, time.monotonic, lane=me.lane)
+        work(me.config, self._sockets, rates, me.pipe)
+        return 0
+
+    def _watch(self) -> int:
         self._keep_full()
         while self._everyone() or not self._stopping:
             starting = not all(worker.serves for worker in self._everyone())
@@ -105,7 +130,8 @@ class Parent:
             except OSError as error:
                 LOG.error("worker_not_started", error=error.strerror)
                 self._not_before = _now() + AGAIN_S
-        if not self._ready and all(worker.serves for worker in self._current):
+        serving = sum(worker.serves for worker in self._current)
+        if not self._ready and serving == self._config.server.workers:
             self._ready = True
             public, admin = self._sockets[0], self._sockets[-1]
             LOG.info("listening", public=str(address_of(public)), admin=str(address_of(admin)))
@@ -127,9 +153,7 @@ class Parent:
             for other in self._everyone():
                 os.close(other.pipe)
             os.close(reading)
-            rates = RateLimiter(self._rates, time.monotonic, lane=lane)
-            work(config, self._sockets, rates, writing)
-            raise SystemExit(0)
+            raise _Born(config, lane, writing)
         os.close(writing)
         return Worker(pid, reading, lane, _now())
 
@@ -159,7 +183,8 @@ class Parent:
         if code:
             LOG.error("worker_died", pid=worker.pid, code=code)
         if told_to_go:
-            self._code = self._code or int(code != 0 and worker.serves)
+            if self._stopping:
+                self._code = self._code or int(code != 0 and worker.serves)
             for group in (self._current, self._coming, self._leaving):
                 if worker in group:
                     group.remove(worker)
@@ -195,7 +220,11 @@ class Parent:
                 self._give_up_reload([f"A new worker could not start: {error.strerror}."])
 
     def _begin_reload(self) -> None:
-        self._coming_config = self._load()
+        new = self._load()
+        now = _fixed(self._config)
+        if changed := [name for name, value in _fixed(new).items() if value != now[name]]:
+            raise ConfigError([f"{name}: a change needs a restart" for name in changed])
+        self._coming_config = new
         if len(self._everyone()) + self._coming_config.server.workers > LANES:
             raise ConfigError(["Too many earlier workers still run."])
         for _ in range(self._coming_config.server.workers):
@@ -217,6 +246,15 @@ class Parent:
                 sock.close()
         for worker in self._everyone():
             os.kill(worker.pid, STOP)
+
+
+def _fixed(config: Config) -> dict[str, object]:
+    """What stays as it was at the start."""
+    return {
+        "server.listen": config.server.listen,
+        "server.admin_listen": config.server.admin_listen,
+        "storage.data_dir": config.storage.data_dir,
+    }
 
 
 def _now() -> float:

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 
 from mintoken.errors import ConfigError
 
@@ -47,8 +48,12 @@ def _listening(fd: int) -> socket.socket:
 
 
 def notify(environ: Mapping[str, str], state: str) -> None:
-    """Send a state if systemd waits for it (sd_notify(3)); a leading @ is an abstract socket."""
+    """Send a state if systemd waits for it (sd_notify(3)); a leading @ is an abstract socket.
+
+    Never waits or raises: what is not heard is for systemd's own watchdog to judge.
+    """
     if path := environ.get("NOTIFY_SOCKET", ""):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(0)
             sock.connect("\0" + path[1:] if path.startswith("@") else path)
             sock.sendall(state.encode())

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -100,25 +102,109 @@ async def test_a_reload_lets_streams_finish_and_takes_the_new_configuration(
         assert await served.stop(signal.SIGTERM) == 0
 
 
-async def test_a_reload_that_cannot_be_leaves_everything_as_it_is(
-    served: Served, upstream: FakeUpstream, tmp_path: Path
+@contextmanager
+def a_bad_secret(served: Served, how: str) -> Iterator[None]:
+    """No worker can start meanwhile, because of the configuration or of the file system."""
+    secret = served.data_dir / "server_secret"
+    kept = secret.read_bytes()
+    secret.unlink()
+    if how == "unreadable":
+        secret.mkdir()
+    yield
+    if how == "unreadable":
+        secret.rmdir()
+    secret.write_bytes(kept)
+
+
+@pytest.mark.parametrize("how", ["missing", "unreadable"])
+async def test_a_reload_whose_workers_cannot_start_leaves_everything_as_it_is(
+    served: Served, how: str
 ) -> None:
     async with aiohttp.ClientSession() as session:
         workers = await serving(served, session)
-        (tmp_path / "config.toml").write_text("[server]\nworkers = 1\nnonsense = 1\n")
+        with a_bad_secret(served, how):
+            served.signal(signal.SIGHUP)
+            await eventually(lambda: b"the old ones stay" in served.log.read_bytes())
+            await eventually(lambda: served.workers() == workers)
+            # Long enough for whoever thinks that it is the parent now.
+            for _ in range(20):
+                assert await afresh(served) == 200
+                await asyncio.sleep(0.1)
+            assert served.workers() == workers
+            assert processes_of(served) == {*workers, served.process.pid}
+        served.signal(signal.SIGHUP)
+        await eventually(lambda: b'"reloaded"' in served.log.read_bytes())
+        assert await served.stop(signal.SIGTERM) == 0
+
+
+def processes_of(served: Served) -> set[int]:
+    """All processes of the server's session."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[3]) == served.process.pid:
+                found.add(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("how", ["missing", "unreadable"])
+async def test_workers_that_cannot_start_are_tried_until_they_can(served: Served, how: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        workers = await serving(served, session)
+        with a_bad_secret(served, how):
+            os.kill(workers[0], signal.SIGKILL)
+            await eventually(lambda: served.log.read_bytes().count(b"worker_died") >= 3)
+            assert await afresh(served) == 200
+            assert len(processes_of(served)) <= 3
+        await eventually(lambda: len(served.workers()) == 2)
+        await eventually(lambda: len(processes_of(served)) == 3)
+        assert await served.stop(signal.SIGTERM) == 0
+
+
+async def test_a_reload_says_what_it_cannot_change(
+    served: Served, tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
+) -> None:
+    del served.environ["MINTOKEN_SERVER_ADMIN_LISTEN"], served.environ["MINTOKEN_STORAGE_DATA_DIR"]
+    config = tmp_path / "config.toml"
+    admin = f"127.0.0.1:{unused_tcp_port_factory()}"
+    config.write_text(f'[server]\nadmin_listen = "{admin}"\n[storage]\ndata_dir = "data"\n')
+    async with aiohttp.ClientSession() as session:
+        workers = await serving(served, session)
+        config.write_text(f'[server]\nadmin_listen = "{admin}"\n[storage]\ndata_dir = "other"\n')
         served.signal(signal.SIGHUP)
         await eventually(lambda: b"reload_failed" in served.log.read_bytes())
+        assert b"storage.data_dir: a change needs a restart" in served.log.read_bytes()
+        config.write_text('[server]\nnonsense = 1\n[storage]\ndata_dir = "data"\n')
+        served.signal(signal.SIGHUP)
+        await eventually(lambda: served.log.read_bytes().count(b"reload_failed") == 2)
         assert b"nonsense" in served.log.read_bytes()
-        (tmp_path / "config.toml").unlink()
-        served.log.write_text("")
-        secret = served.data_dir / "server_secret"
-        kept = secret.read_bytes()
-        secret.unlink()
-        served.signal(signal.SIGHUP)
-        await eventually(lambda: b"reload_failed" in served.log.read_bytes())
-        secret.write_bytes(kept)
-        await eventually(lambda: served.workers() == workers)
+        assert served.workers() == workers
         assert await asked(served, session) == 200
+        assert not (tmp_path / "other").exists()
+        assert await served.stop(signal.SIGTERM) == 0
+
+
+async def test_it_is_ready_all_through_a_reload_and_one_that_dies_leaving_is_forgiven(
+    served: Served, upstream: FakeUpstream
+) -> None:
+    served.key = await add_key(served.data_dir, concurrency=1)
+    upstream.play(stream_head(), delta("a"), asyncio.Event())
+    async with aiohttp.ClientSession(headers=served.headers) as session:
+        before = await serving(served, session)
+        url = f"{served.url}/v1/chat/completions"
+        await session.post(url, json=CHAT | {"stream": True})
+        served.signal(signal.SIGHUP)
+        while b'"reloaded"' not in served.log.read_bytes():
+            async with (
+                aiohttp.ClientSession() as fresh,
+                fresh.get(f"{served.url}/readyz") as answer,
+            ):
+                assert answer.status == 200
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        # The stream that it had is over, so the key may ask again.
+        await eventually(lambda: not set(before) & set(served.workers()))
+        assert await afresh(served) == 200
         assert await served.stop(signal.SIGTERM) == 0
 
 

@@ -187,3 +187,19 @@ async def test_what_is_no_tcp_listener_is_refused(
         assert served.process is not None
         assert await asyncio.wait_for(served.process.wait(), 20) == 78
     assert "Descriptor 4 does not listen on a TCP address." in served.log.read_text()
+
+
+async def test_a_systemd_that_does_not_hear_harms_nobody(served: Served, tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    served.environ["NOTIFY_SOCKET"] = str(path)
+    async with aiohttp.ClientSession() as session:
+        await served.start(session)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ears:
+            ears.bind(str(path))
+            ears.setblocking(False)
+            await asyncio.wait_for(asyncio.get_running_loop().sock_recv(ears, 100), 5)
+        # Its end of the socket is gone now, and the parent goes on telling it every second.
+        await asyncio.sleep(1.5)
+        async with session.get(f"{served.url}/healthz") as answer:
+            assert answer.status == 200
+        assert await served.stop(signal.SIGTERM) == 0

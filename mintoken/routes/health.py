@@ -18,7 +18,7 @@ async def readyz(request: web.Request) -> web.Response:
         for reason, holds in (
             ("draining", app[STATE].draining),
             ("storage_unavailable", not app[LEDGER].healthy),
-            ("tokenizer_loading", not app[TOKENIZER].ready),
+            ("tokenizer_unavailable", not app[TOKENIZER].ready),
         )
         if holds
     ]
