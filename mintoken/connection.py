@@ -70,7 +70,15 @@ def refusal(message: RawRequestMessage) -> Code | None:
 class Connection(web.RequestHandler):
     """One connection: errors in JSON, nothing of a request in a log, and deadlines."""
 
-    __slots__ = ("_body", "_cap", "_config", "_header_begun", "_header_timer", "_write_timer")
+    __slots__ = (
+        "_body",
+        "_cap",
+        "_config",
+        "_header_begun",
+        "_header_timer",
+        "_wire",
+        "_write_timer",
+    )
 
     def __init__(self, server: web.Server, config: Config) -> None:
         super().__init__(
@@ -87,11 +95,14 @@ class Connection(web.RequestHandler):
         self._cap = connection_cap(config.server.max_connections)
         self._body = EMPTY_PAYLOAD
         self._header_begun = False
+        self._wire: asyncio.Transport | None = None
+        """The transport until it is really gone; aiohttp forgets it when it asks it to close."""
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._wire = self.transport
         assert self._manager is not None
         if len(self._manager.connections) > self._cap:
             structlog.get_logger().warning("too_many_connections", allowed=self._cap)
@@ -105,6 +116,7 @@ class Connection(web.RequestHandler):
         for timer in (self._header_timer, self._write_timer):
             if timer is not None:
                 timer.cancel()
+        self._wire = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -158,10 +170,30 @@ class Connection(web.RequestHandler):
         super().resume_writing()
         if self._write_timer is not None:
             self._write_timer.cancel()
+            self._write_timer = None
 
     def _write_stalled(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
+        if self._wire is not None:
+            self._wire.abort()
+
+    async def start(self) -> None:
+        """Serve the requests of this connection, as aiohttp does; then let it go."""
+        try:
+            await super().start()
+        finally:
+            self._let_go()
+
+    def force_close(self) -> None:
+        """Close once what was written is read."""
+        super().force_close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """What is closed waits for its last bytes to be read: not for ever."""
+        if self._wire is not None and self._write_timer is None:
+            self._write_timer = self._loop.call_later(
+                self._config.write_timeout, self._write_stalled
+            )
 
     def close_if_idle(self) -> None:
         """Close unless a request is being read or answered."""

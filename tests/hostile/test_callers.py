@@ -10,8 +10,10 @@ import statistics
 import struct
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from conftest import eventually
 from fake_upstream import STALL, Step, completion, delta, json_reply, stream_head
 from hostile.target import BODY, CLOSE, OK, Target, answers, with_length
 
@@ -92,3 +94,27 @@ async def test_a_caller_that_stops_reading_is_cut_off_and_costs_little(target: T
     assert (await target.last_row())["outcome"] == "client_closed"
     writer.transport.abort()
     assert not reader.at_eof()
+
+
+async def test_callers_that_leave_a_last_piece_unread_are_cut_off_too(target: Target) -> None:
+    """What is left is less than what pauses writing, and the answer is over: nobody waits on."""
+    before = established(target.served.port)
+    callers = []
+    for size in range(2_500_000, 3_000_000, 16_000):
+        target.upstream.play(json_reply(completion("x" * size)))
+        caller = socket.socket()
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(caller, ("127.0.0.1", target.served.port))
+        await loop.sock_sendall(caller, target.fill(OK + CLOSE + with_length(BODY)))
+        callers.append(caller)
+    await eventually(lambda: established(target.served.port) <= before, within=15)
+    for caller in callers:
+        caller.close()
+
+
+def established(port: int) -> int:
+    """TCP connections that the server holds open (the table's state 01)."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(line[1].endswith(f":{port:04X}") and line[3] == "01" for line in lines)
