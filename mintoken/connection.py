@@ -3,6 +3,7 @@
 import asyncio
 import re
 import resource
+from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
@@ -40,10 +41,40 @@ def require_c_parser() -> None:
         )
 
 
-def connection_cap(wanted: int) -> int:
-    """Connections that one process takes: `wanted`, if its open files allow two for each."""
+@dataclass(slots=True)
+class Crowd:
+    """How many connections this process takes, and whether it has to refuse some just now."""
+
+    limit: int
+    refuses: bool = False
+
+    def admits(self, present: int) -> bool:
+        """May the last of so many stay? Logs when that changes, not each time."""
+        fits = present <= self.limit
+        if not fits and not self.refuses:
+            self.refuses = True
+            structlog.get_logger().warning("too_many_connections", allowed=self.limit)
+        elif self.refuses and present <= self.limit * 0.9:
+            self.refuses = False
+            structlog.get_logger().info("connections_admitted", allowed=self.limit)
+        return fits
+
+
+def crowd_of(config: Config) -> Crowd:
+    """As many as `max_connections`, if this process may open two files for each.
+
+    Raises ConfigError if it may not open enough for a single one.
+    """
+    wanted = config.server.max_connections
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(wanted, (files - SPARE_FILES) // 2)
+    limit = min(wanted, (files - SPARE_FILES) // 2)
+    if limit < 1:
+        raise ConfigError([f"The limit of open files is {files}; raise it (ulimit -n) to 1024."])
+    if limit < wanted:
+        structlog.get_logger().warning(
+            "few_open_files", files=files, connections=limit, max_connections=wanted
+        )
+    return Crowd(limit)
 
 
 def refusal(message: RawRequestMessage) -> Code | None:
@@ -71,16 +102,10 @@ class Connection(web.RequestHandler):
     """One connection: errors in JSON, nothing of a request in a log, and deadlines."""
 
     __slots__ = (
-        "_body",
-        "_cap",
-        "_config",
-        "_header_begun",
-        "_header_timer",
-        "_wire",
-        "_write_timer",
-    )
+        "_body", "_config", "_crowd", "_header_begun", "_header_timer", "_wire", "_write_timer",
+    )  # fmt: skip
 
-    def __init__(self, server: web.Server, config: Config) -> None:
+    def __init__(self, server: web.Server, config: Config, crowd: Crowd) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -92,7 +117,7 @@ class Connection(web.RequestHandler):
             max_field_size=HEADER_LIMIT,
         )
         self._config = config.server
-        self._cap = connection_cap(config.server.max_connections)
+        self._crowd = crowd
         self._body = EMPTY_PAYLOAD
         self._header_begun = False
         self._wire: asyncio.Transport | None = None
@@ -104,13 +129,12 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
         self._wire = self.transport
         assert self._manager is not None
-        if len(self._manager.connections) > self._cap:
-            structlog.get_logger().warning("too_many_connections", allowed=self._cap)
+        if self._crowd.admits(len(self._manager.connections)):
+            self._await_headers()
+        else:
             self._say(Code.OVERLOADED)
             self._force_close = True
             self._header_timer = self._loop.call_later(LINGER_S, self.force_close)
-        else:
-            self._await_headers()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         for timer in (self._header_timer, self._write_timer):

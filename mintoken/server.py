@@ -13,7 +13,7 @@ from aiohttp import web
 from mintoken.app import build_app
 from mintoken.clock import utc_ms
 from mintoken.config import Address, Config
-from mintoken.connection import Connection, require_c_parser
+from mintoken.connection import Connection, Crowd, crowd_of, require_c_parser
 from mintoken.context import STATE, UPSTREAM, Clock
 from mintoken.rates import RateLimiter, RateTable
 
@@ -50,11 +50,13 @@ class Server:
         self._runner = web.AppRunner(
             self._app, handler_cancellation=True, access_log=None, shutdown_timeout=LAST_WORDS_S
         )
+        self._crowd: Crowd
         self._listeners: list[asyncio.Server] = []
 
     async def start(self) -> Listening:
         """Open everything and take connections. Raises ConfigError, StorageError."""
         require_c_parser()
+        self._crowd = crowd_of(self._config)
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         for sock in self._sockets:
@@ -63,7 +65,7 @@ class Server:
 
     def _connection(self) -> Connection:
         assert self._runner.server is not None
-        return Connection(self._runner.server, self._config)
+        return Connection(self._runner.server, self._config, self._crowd)
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """Take nothing new and let what runs finish; what has not by the end is told so.

@@ -187,10 +187,11 @@ def test_counters_that_are_wrong_are_told_and_not_copied(data_dir: Path, capsys)
     assert {path.name for path in data_dir.parent.iterdir()} == {"data"}
 
 
-def test_a_folder_that_is_not_there_is_one_line(data_dir: Path, capsys) -> None:
-    assert main(["backup", "absent/copy.db"]) == 1
+@pytest.mark.parametrize("path", ["absent/copy.db", ".", "/", "data"])
+def test_a_path_that_cannot_be_is_named_in_one_line(data_dir: Path, capsys, path: str) -> None:
+    assert main(["backup", path]) == 1
     told = capsys.readouterr().err
-    assert told.startswith("mintoken: absent/")
+    assert path.removesuffix("/copy.db") in told
     assert told.count("\n") == 1
 
 

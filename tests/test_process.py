@@ -53,8 +53,7 @@ async def users_server(
             for path in (Path(folder), *Path(folder).rglob("*")):
                 os.chown(path, NOBODY, NOBODY)
         yield server
-        if server.process is not None and server.process.returncode is None:
-            await server.stop(signal.SIGKILL)
+        await server.end()
 
 
 async def test_the_same_users_other_programs_are_kept_out_of_parent_and_workers(

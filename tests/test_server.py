@@ -1,13 +1,15 @@
 """The process: its start, its limits, its memory, and a drain that loses nothing."""
 
 import asyncio
+import io
+import json
 import os
 import resource
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
@@ -22,7 +24,10 @@ from conftest import (
 )
 from fake_upstream import DONE, END, STALL, FakeUpstream, delta, stream_head
 
-from mintoken.connection import SPARE_FILES, connection_cap
+from mintoken import logs
+from mintoken.config import load_config
+from mintoken.connection import SPARE_FILES, Crowd, crowd_of
+from mintoken.errors import ConfigError
 
 STREAMS = 500
 
@@ -178,14 +183,32 @@ async def _status(host: str, port: str, request: bytes) -> bytes:
     return line
 
 
-def test_a_connection_needs_two_open_files() -> None:
+@pytest.fixture
+def limit_files() -> Iterator[Callable[[int], None]]:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (SPARE_FILES + 200, before[1]))
-        assert connection_cap(10_000) == 100
-        assert connection_cap(50) == 50
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    yield lambda files: resource.setrlimit(resource.RLIMIT_NOFILE, (files, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_connection_needs_two_open_files(limit_files: Callable[[int], None]) -> None:
+    limit_files(SPARE_FILES + 200)
+    assert crowd_of(load_config(None, {})).limit == 100
+    assert crowd_of(load_config(None, {"MINTOKEN_SERVER_MAX_CONNECTIONS": "50"})).limit == 50
+    limit_files(SPARE_FILES)
+    config = load_config(None, {})
+    with pytest.raises(ConfigError, match="ulimit -n"):
+        crowd_of(config)
+
+
+def test_a_crowd_is_logged_when_it_comes_and_when_it_goes() -> None:
+    log = io.StringIO()
+    logs.configure(log)
+    crowd = Crowd(10)
+    assert [crowd.admits(n) for n in (9, 10, 11, 12, 10, 11, 9, 8)] == [
+        True, True, False, False, True, False, True, True,
+    ]  # fmt: skip
+    events = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
+    assert events == ["too_many_connections", "connections_admitted"]
 
 
 def test_without_the_parser_in_c_it_does_not_start(tmp_path: Path) -> None:

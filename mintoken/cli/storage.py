@@ -30,6 +30,10 @@ def backup(
     as_json: AsJson = False,
 ) -> None:
     """Copy the database while it is in use, check the copy, and put the server's secret beside."""
+    if not path.name or path.is_dir():
+        raise admin.RefusedError(f"{path} is a folder. Name a new file in it.")
+    if not path.parent.is_dir():
+        raise admin.RefusedError(f"There is no folder {path.parent}. Make it first.")
     options = configured(config)
     data_dir = options.storage.data_dir
     in_store(options, admin.everything, looks=True)  # Refuses what is no good database.

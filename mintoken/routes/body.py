@@ -3,6 +3,7 @@
 import asyncio
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 
 from mintoken.config import Config
 from mintoken.context import CONFIG, CONTEXT, STATE
@@ -23,7 +24,9 @@ async def read_json(request: web.Request) -> bytes:
     _check_headers(request)
     if (request.content_length or 0) > config.server.max_body_bytes:
         raise _too_large(config)
-    if request.headers.get("Expect") and request.body_exists:
+    # RFC 9110 §10.1.1: an expectation in HTTP/1.0 is ignored.
+    expects = request.headers.get("Expect") and request.version == HttpVersion11
+    if expects and request.body_exists:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
     try:

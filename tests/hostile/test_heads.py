@@ -281,6 +281,11 @@ async def test_an_expectation_is_met_once_the_keys_are_good(target: Target) -> N
     assert (await target.ask(as_key(b"Bearer x") + expecting)).status == 401
 
 
+async def test_an_expectation_in_http_1_0_is_ignored(target: Target) -> None:
+    head = OK.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Expect: 100-continue\r\n"
+    assert (await target.ask(head + with_length(BODY))).status == 200
+
+
 async def test_slow_headers_are_given_up(target: Target) -> None:
     """Row 11, with a deadline of 2 s: a byte each half second does not put it off."""
     head = [OK[at : at + 1] for at in range(40)]
