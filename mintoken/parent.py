@@ -19,7 +19,7 @@ from mintoken.config import Config
 from mintoken.errors import ConfigError, TokenizerError
 from mintoken.rates import LANES, RateLimiter, RateTable
 from mintoken.server import address_of
-from mintoken.tokens import preload
+from mintoken.vocabulary import preload
 from mintoken.worker import BEAT_S, RETIRE, STOP, work
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)

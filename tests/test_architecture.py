@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     "errors": 0, "models": 0, "clock": 0,
     "config": 1, "sse": 1, "splice": 1, "tokens": 1, "prompts": 1, "keys": 1, "rates": 1, "logs": 1,
-    "systemd": 1, "process": 1, "chat_answer": 1, "chat_prompt": 1, "tables": 1,
+    "vocabulary": 1, "systemd": 1, "process": 1, "chat_answer": 1, "chat_prompt": 1, "tables": 1,
     "protocols": 2, "stores": 2,
     "upstream": 3, "relay": 3, "ledger": 3, "accounts": 3, "admin": 3,
     "context": 4,
@@ -26,7 +26,7 @@ SIDEWAYS = {
     ("server", "app"), ("server", "connection"), ("worker", "server"), ("parent", "worker"),
     ("parent", "server"), ("demo", "server"), ("demo", "stand_in"),
     ("checks", "connection"),
-    ("chat_prompt", "splice"),
+    ("chat_prompt", "splice"), ("tokens", "vocabulary"),
     ("routes/proxy", "routes/answer"), ("routes/proxy", "routes/body"),
     ("stores/sqlite", "stores/sqlite_file"), ("stores/sqlite", "stores/sqlite_rows"),
     ("stores/sqlite_backup", "stores/sqlite_file"), ("stores/sqlite_backup", "stores/sqlite_rows"),
@@ -37,8 +37,8 @@ HOMES = {
     "aiosqlite": ("stores",),
     "sqlite3": ("stores", "checks"),
     "imagesize": ("chat_prompt",),
-    "tiktoken": ("tokens",),
-    "tiktoken_ext": ("tokens",),
+    "tiktoken": ("tokens", "vocabulary"),
+    "tiktoken_ext": ("vocabulary",),
     "aiohttp_sse_client": ("demo",),
     "typer": ("cli",),
     "uvloop": ("worker",),
@@ -118,7 +118,7 @@ def test_every_module_has_its_twin() -> None:
         "protocols": "protocols", "stores": "stores", "middlewares": "errors", "routes": "life",
         "app": "life", "context": "life", "accounts": "ledger", "relay": "streaming",
         "models": "life", "stand_in": "demo", "admin": "cli", "checks": "cli", "tables": "cli",
-        "connection": "server", "worker": "parent",
+        "vocabulary": "tokens", "connection": "server", "worker": "parent",
     }  # fmt: skip
     for path in FILES:
         module = module_of(path)

