@@ -68,9 +68,10 @@ class Server:
         return Connection(self._runner.server, self._config, self._crowd)
 
     async def drain(self, hurry: asyncio.Event) -> None:
-        """Take nothing new and let what runs finish; what has not by the end is told so.
+        """Take no new connections and let what runs finish; what has not by the end is told so.
 
-        The end is after `drain_timeout` seconds, or when `hurry` is set.
+        Connections that are open may still ask for LAST_CALL_S seconds. The end is `drain_timeout`
+        seconds after that, or when `hurry` is set.
         """
         state, timeout = self._app[STATE], self._config.server.drain_timeout
         state.leaving = state.draining = True

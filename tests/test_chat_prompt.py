@@ -161,8 +161,9 @@ def test_odd_texts_are_texts_that_can_be_encoded(content, text):
 
 @given(CHAT_BODIES)
 def test_no_chat_body_makes_the_reading_fail(body):
-    for text in OpenAIChat().read(body).prompt().texts:
-        text.encode()
+    prompt = OpenAIChat().read(body).prompt()
+    assert isinstance(prompt, Prompt)
+    assert all(isinstance(text.encode(), bytes) for text in prompt.texts)
 
 
 @given(ANY_BODIES)

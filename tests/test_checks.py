@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from mintoken.cli import main
@@ -113,6 +114,16 @@ def test_a_wrong_sum_is_bad_and_only_looked_for_when_asked(
     code, findings = checked(capsys, "--accounts")
     assert code == 1
     assert "used is 5, its rows make 0" in findings["accounts"]["detail"]
+
+
+def test_an_aiohttp_with_known_holes_is_bad(
+    used: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aiohttp, "__version__", "3.14.3")
+    code, findings = checked(capsys)
+    assert code == 1
+    assert findings["aiohttp"]["verdict"] == "bad"
+    assert "3.14.4 or newer is needed" in findings["aiohttp"]["detail"]
 
 
 def test_a_truncated_secret_is_bad(used: Path, capsys: pytest.CaptureFixture[str]) -> None:

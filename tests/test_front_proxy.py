@@ -193,7 +193,6 @@ async def test_a_stream_that_breaks_does_not_look_complete(
     assert b"[DONE]" not in got
 
 
-# aiohttp's client warns of it, and in tests that is an error.
 async def test_20_mb_pass(front: Front, upstream: FakeUpstream) -> None:
     large = {"messages": [{"role": "user", "content": "x" * 20_000_000}]}
     async with front.post(CHAT | large) as answer:

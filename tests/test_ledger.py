@@ -1,9 +1,7 @@
 """Every upstream request exactly once, quotas that hold, and what the dead leave behind."""
 
 import asyncio
-import sqlite3
 from collections import Counter
-from contextlib import closing
 
 from conftest import (
     CHAT,
@@ -13,7 +11,7 @@ from conftest import (
     audit,
     eventually,
 )
-from fake_upstream import DONE, END, FakeUpstream, completion, delta, json_reply, stream_head
+from fake_upstream import FakeUpstream, completion, json_reply
 
 from mintoken.models import Intensity
 
@@ -75,30 +73,6 @@ async def test_a_large_answer_is_not_held_back_for_the_quota_headers(
     assert "X-Mintoken-Tokens-Used" not in answer.headers
     (row,) = await proxy.settled()
     assert (row["output_tokens"], row["counted_by"]) == (3, "upstream")
-
-
-async def test_a_locked_database_refuses_new_requests_and_loses_no_running_one(
-    proxy: Proxy, upstream: FakeUpstream
-) -> None:
-    gate = asyncio.Event()
-    upstream.play(stream_head(), delta("Hello"), gate, delta(" there"), DONE, END)
-    running = asyncio.create_task(proxy.post(CHAT | {"stream": True}))
-    await upstream.received(1)
-    with closing(sqlite3.connect(proxy.data_dir / "mintoken.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        refused = await proxy.post()
-        assert refused.status == 503
-        assert refused.headers["X-Mintoken-Error"] == "storage_unavailable"
-        assert refused.headers["Retry-After"] == "1"
-        async with proxy.session.get(f"{proxy.url}/readyz") as answer:
-            assert answer.status == 503
-        gate.set()
-        assert (await running).status == 200
-        other.execute("ROLLBACK")
-    (row,) = await proxy.settled()
-    assert (row["outcome"], row["output_tokens"]) == ("ok", 2)
-    assert (await proxy.post()).status == 200
-    assert await audit(proxy.data_dir) == []
 
 
 async def test_a_change_of_a_key_reaches_the_server_within_a_second(

@@ -46,8 +46,11 @@ def test_a_terminal_gets_a_readable_form() -> None:
 
 
 def test_what_cannot_be_written_is_lost_and_stops_nobody() -> None:
+    tried = []
+
     class Full(io.StringIO):
         def write(self, text: str) -> int:
+            tried.append(text)
             raise OSError(errno.ENOSPC, "No space left on device")
 
         def flush(self) -> None:
@@ -55,4 +58,6 @@ def test_what_cannot_be_written_is_lost_and_stops_nobody() -> None:
 
     logs.configure(Full())
     structlog.get_logger().info("request", id="1")
+    structlog.get_logger().info("request", id="2")
     logs.configure(io.StringIO())
+    assert [json.loads(line)["id"] for line in tried] == ["1", "2"]

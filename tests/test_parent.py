@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from conftest import CHAT, Served, add_key, audit, eventually
-from fake_upstream import DONE, END, FakeUpstream, delta, stream_head
+from fake_upstream import DONE, END, FakeUpstream, completion, delta, json_reply, stream_head
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ async def test_a_worker_that_dies_is_replaced_within_a_second_and_its_rows_are_s
         for pid in before:
             os.kill(pid, signal.SIGKILL)
         begun = time.monotonic()
-        await eventually(lambda: len(set(served.workers()) - set(before)) == 2)
+        await eventually(lambda: len(set(served.workers()) - set(before)) == 2, within=1.0)
         with pytest.raises(aiohttp.ClientPayloadError):
             await stream.read()
         assert await afresh(served) == 200
@@ -217,6 +218,43 @@ async def test_a_first_start_that_fails_says_why_and_ends(served: Served) -> Non
     assert ran.returncode == 1
     assert "odd.lock" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+async def test_the_limits_of_a_key_hold_across_workers(
+    served: Served, upstream: FakeUpstream
+) -> None:
+    url = f"{served.url}/v1/chat/completions"
+
+    async def statuses(key: str, count: int) -> Counter[int]:
+        """Each on a connection of its own, so that all workers are asked."""
+        headers = served.headers | {"Authorization": f"Bearer {key}"}
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        found: Counter[int] = Counter()
+        async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
+
+            async def ask() -> None:
+                async with session.post(url, json=CHAT) as answer:
+                    found[answer.status] += 1
+                if found[429] == count - 3:
+                    gate.set()
+
+            await asyncio.gather(*(ask() for _ in range(count)))
+        return found
+
+    gate = asyncio.Event()
+    gate.set()
+    rate = await add_key(served.data_dir, rpm=20)
+    width = await add_key(served.data_dir, concurrency=3)
+    async with aiohttp.ClientSession() as session:
+        await serving(served, session)
+        assert await statuses(rate, 60) == {200: 20, 429: 40}
+        gate.clear()
+        upstream.default = [gate, json_reply(completion())]
+        # Three wait for the provider, which answers once all the others were refused.
+        assert await statuses(width, 20) == {200: 3, 429: 17}
+        upstream.default = [json_reply(completion())]
+        assert await statuses(width, 3) == {200: 3}
+        assert await served.stop(signal.SIGTERM) == 0
 
 
 async def test_a_revoked_key_is_refused_by_all_workers_within_a_second(served: Served) -> None:

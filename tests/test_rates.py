@@ -1,7 +1,7 @@
 """The leaky bucket, by a clock that the test moves."""
 
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -68,8 +68,8 @@ def test_concurrency_is_freed_by_leaving(table: RateTable) -> None:
 def test_no_limit_is_no_limit(table: RateTable) -> None:
     limiter = RateLimiter(table, lambda: 0.0)
     for _ in range(1000):
-        limiter.enter(key())
         # Nothing to take note of, so nothing to leave.
+        assert limiter.enter(key()) is None
         limiter.leave(None)
 
 
@@ -159,11 +159,16 @@ def test_an_address_may_fail_so_often(
 
 def test_a_flood_of_addresses_takes_no_room_from_keys(table: RateTable) -> None:
     limiter = RateLimiter(table, lambda: 0.0)
+    told: Counter[Code | None] = Counter()
     for number in range(3 * SLOTS):
-        with suppress(MintokenError):
+        try:
             limiter.fail(f"2001:db8:0:{number:x}::1")
+            told[None] += 1
+        except MintokenError as error:
+            told[error.code] += 1
+    assert told.keys() == {None, Code.OVERLOADED}, "the room of addresses was not used up"
     for number in range(SLOTS // 2):
-        limiter.enter(replace(key(rpm=60), id=str(number)))
+        assert limiter.enter(replace(key(rpm=60), id=str(number))) is not None
 
 
 def test_a_process_that_was_stopped_with_the_table_in_its_hand_holds_up_nobody(

@@ -57,6 +57,11 @@ async def test_sigterm_lets_streams_finish_and_settles_the_rest(
         await eventually(lambda: b"draining" in served.log.read_bytes())
         gate.set()
         assert (await short.read()).endswith(b"data: [DONE]\n\n")
+        async with aiohttp.ClientSession() as fresh:
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await fresh.get(f"{served.url}/healthz")
+        last_words = await endless.content.readuntil(b'"server_shutting_down"')
+        assert b"[DONE]" not in last_words
         with pytest.raises(aiohttp.ClientPayloadError):
             await endless.read()
         assert await stopping == 0
@@ -64,6 +69,37 @@ async def test_sigterm_lets_streams_finish_and_settles_the_rest(
         outcomes = [row[0] for row in database.execute("SELECT outcome FROM usage ORDER BY id")]
     assert outcomes == ["ok", "shutdown"]
     assert await audit(served.data_dir) == []
+
+
+async def test_readyz_says_so_at_once(served: Served, upstream: FakeUpstream) -> None:
+    """On connections that were open before, and before they are asked to finish."""
+    gate = asyncio.Event()
+    upstream.play(stream_head(), delta("a"), gate, DONE, END)
+    async with aiohttp.ClientSession(headers=served.headers) as session:
+        await served.start(session)
+        running = await session.post(
+            f"{served.url}/v1/chat/completions", json=CHAT | {"stream": True}
+        )
+        opened = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(50)]
+        for reader, writer in opened:
+            writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readuntil(b'ready"}')).startswith(b"HTTP/1.1 200 OK")
+        stopping = asyncio.create_task(served.stop(signal.SIGTERM))
+        answer = b" 200 "
+        while b" 200 " in answer:
+            reader, writer = opened.pop()
+            writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = await asyncio.wait_for(reader.readuntil(b"}"), 5)
+            writer.close()
+            await asyncio.sleep(0.01)
+        assert b'"draining"' not in served.log.read_bytes()
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"Connection: close" in answer
+        for _, writer in opened:
+            writer.close()
+        gate.set()
+        assert (await running.read()).endswith(b"data: [DONE]\n\n")
+        assert await stopping == 0
 
 
 async def test_a_second_signal_cuts_the_drain_short(served: Served, upstream: FakeUpstream) -> None:

@@ -90,6 +90,21 @@ def events(proxy: Proxy, name: str) -> list[str]:
 # --- A full disk --------------------------------------------------------------------------------
 
 
+async def test_a_locked_database_refuses_new_requests_and_loses_no_running_one(
+    proxy: Proxy, upstream: FakeUpstream
+) -> None:
+    with closing(sqlite3.connect(proxy.data_dir / "mintoken.db", isolation_level=None)) as other:
+        async with stream_running(proxy, upstream):
+            other.execute("BEGIN IMMEDIATE")
+            await assert_refuses(proxy)
+        assert proxy.rows()[0]["outcome"] == "reserved"
+        other.execute("ROLLBACK")
+    (row,) = await proxy.settled()
+    assert (row["outcome"], row["output_tokens"]) == ("ok", 2)
+    assert (await proxy.post()).status == 200
+    assert await audit(proxy.data_dir) == []
+
+
 async def test_a_full_disk_refuses_new_requests_and_loses_no_running_one(
     disk: Disk, start_proxy: StartProxy, upstream: FakeUpstream
 ) -> None:

@@ -206,6 +206,15 @@ async def test_a_wait_that_is_cancelled_as_the_lock_comes_gives_it_back(tmp_path
     other.close()
 
 
+def is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 async def test_a_wait_that_is_cancelled_before_is_joined_by_the_next_one(tmp_path):
     lock, other = LedgerLock(tmp_path / "lock"), LedgerLock(tmp_path / "lock")
     await other.acquire()
@@ -213,13 +222,16 @@ async def test_a_wait_that_is_cancelled_before_is_joined_by_the_next_one(tmp_pat
     await asyncio.wait({waiting}, timeout=0.01)
     waiting.cancel()
     await asyncio.wait({waiting})
+    assert waiting.cancelled()
     again = asyncio.create_task(lock.acquire())
     await asyncio.sleep(0)
+    assert not again.done()
     other.release()
-    await again
+    async with asyncio.timeout(5):
+        await again
+    assert is_locked(tmp_path / "lock")
     lock.release()
-    async with other:
-        pass
+    assert not is_locked(tmp_path / "lock")
     lock.close()
     other.close()
 

@@ -79,7 +79,10 @@ def test_the_operators_own_vocabulary_wins(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_directory_without_the_file_falls_back_to_the_carrier(tmp_path: Path) -> None:
-    Tokenizer(tmp_path).load()
+    tokenizer = Tokenizer(tmp_path)
+    tokenizer.load()
+    assert tokenizer.ready
+    assert tokenizer.count("hello world", "gpt-4o") == 2
 
 
 def test_a_damaged_file_is_refused_with_what_to_do(tmp_path: Path) -> None:

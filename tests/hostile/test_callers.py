@@ -109,6 +109,10 @@ async def test_callers_that_leave_a_last_piece_unread_are_cut_off_too(target: Ta
         await loop.sock_connect(caller, ("127.0.0.1", target.served.port))
         await loop.sock_sendall(caller, target.fill(OK + CLOSE + with_length(BODY)))
         callers.append(caller)
+        # One after the other: this is not about a crowd.
+        assert await loop.sock_recv(caller, 1) == b"H"
+    assert established(target.served.port) > before
+    # After the deadline of 2 s, although not one of them has read or closed anything.
     await eventually(lambda: established(target.served.port) <= before, within=15)
     for caller in callers:
         caller.close()
