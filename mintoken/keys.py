@@ -1,7 +1,6 @@
 """Mintoken's own keys: their format and checksum, their keyed hash, and the server's secret."""
 
 import hmac
-import os
 import re
 import secrets
 import zlib
@@ -10,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mintoken.errors import ConfigError
+from mintoken.files import new_file
 
 SECRET_FILE = "server_secret"  # noqa: S105 - the file's name
 SECRET_BYTES = 32
@@ -91,29 +91,8 @@ def copy_secret(data_dir: Path, target: Path) -> bool:
 
 
 def _write_new(path: Path, secret: bytes) -> None:
-    """Nobody ever sees a half-written secret. Raises FileExistsError."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(draft, "xb", opener=_owner_only) as file:
-            file.write(secret)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    _sync_directory(path.parent)
-
-
-def _owner_only(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with new_file(path) as draft:
+        draft.write_bytes(secret)
 
 
 def _checksum(body: str) -> str:

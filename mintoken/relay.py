@@ -19,6 +19,10 @@ COPY_LIMIT = 4 * 1024 * 1024
 """Bytes of an answer kept to read its usage; a larger one is estimated."""
 UNPACKED_LIMIT = 32 * 1024 * 1024
 """Bytes that such a copy may unpack to (counting.md)."""
+UNPACKED_INLINE = 512 * 1024
+"""Bytes of a body that are unpacked on the event loop: 2 ms."""
+UNPACKED_READ = 4 * 1024 * 1024
+"""Bytes that one read of a stream may unpack to, more than any honest one does: 15 ms."""
 
 Write = Callable[[bytes], Awaitable[None]]
 
@@ -36,7 +40,7 @@ class EventReader:
     def __init__(self, meter: Meter, encoding: str) -> None:
         self._meter = meter
         self._parser = EventParser()
-        self._unpack = unpacker(encoding)
+        self._unpack = unpacker(encoding, UNPACKED_READ)
         self._plain = encoding in PLAIN
 
     @property
@@ -124,13 +128,19 @@ class BodyCopy:
         else:
             self._kept.clear()
 
-    def read_into(self, meter: Meter) -> None:
-        """Let the meter read the body, unpacked, or note it as unread."""
-        body = unpack(bytes(self._kept), self._encoding) if self.size <= COPY_LIMIT else None
+    def read_into(self, meter: Meter, *, limit: int = UNPACKED_LIMIT) -> bool:
+        """Let the meter read the body, unpacked; False if it is too large for that."""
+        if self.size > COPY_LIMIT:
+            return False
+        try:
+            body = unpack(bytes(self._kept), self._encoding, limit)
+        except OverflowError:
+            return False
         if body is None:
             meter.skip(self.size)
         else:
             meter.feed_body(body)
+        return True
 
 
 async def pipe_body(
@@ -155,8 +165,8 @@ async def pipe_body(
         await write(data)
 
 
-def unpacker(encoding: str) -> Callable[[bytes], bytes] | None:
-    """What undoes a Content-Encoding piece by piece, each up to UNPACKED_LIMIT.
+def unpacker(encoding: str, limit: int) -> Callable[[bytes], bytes] | None:
+    """What undoes a Content-Encoding piece by piece; OverflowError if a piece reaches the limit.
 
     None if nothing here does: brotli and zstd need the extra `compression`.
     """
@@ -166,23 +176,34 @@ def unpacker(encoding: str) -> Callable[[bytes], bytes] | None:
         match encoding:
             case "gzip" | "x-gzip" | "deflate":
                 inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress
-                return lambda data: inflate(data, UNPACKED_LIMIT)
+                return lambda data: _below(limit, inflate(data, limit))
             case "br":
                 process = import_module("brotli").Decompressor().process
-                return lambda data: bytes(process(data, output_buffer_limit=UNPACKED_LIMIT))
+                return lambda data: _below(limit, process(data, output_buffer_limit=limit))
             case "zstd":
                 expand = import_module("backports.zstd").ZstdDecompressor().decompress
-                return lambda data: bytes(expand(data, UNPACKED_LIMIT))
+                return lambda data: _below(limit, expand(data, limit))
     except ImportError:
         pass
     return None
 
 
-def unpack(body: bytes, encoding: str) -> bytes | None:
-    """The body without its Content-Encoding; None if that cannot be undone."""
+def _below(limit: int, unpacked: bytes) -> bytes:
+    if len(unpacked) >= limit:
+        raise OverflowError
+    return unpacked
+
+
+def unpack(body: bytes, encoding: str, limit: int) -> bytes | None:
+    """The body without its Content-Encoding; None if that cannot be undone.
+
+    Raises OverflowError if it unpacks to `limit` bytes or more.
+    """
     try:
-        unpacked = unpacker(encoding)
+        unpacked = unpacker(encoding, limit)
         return unpacked(body) if unpacked is not None else None
+    except OverflowError:
+        raise
     except Exception as error:  # noqa: BLE001 - each library has its own; measurement fails open
         structlog.get_logger().warning("body_unread", bytes=len(body), error=frames(error))
         return None

@@ -9,7 +9,7 @@ from mintoken.context import CONFIG, CONTEXT, TOKENIZER, RequestContext
 from mintoken.errors import Code, MintokenError
 from mintoken.models import Outcome, Turn
 from mintoken.protocols.openai_chat import OpenAIChat
-from mintoken.relay import BodyCopy, EventReader, pipe_body, pipe_events
+from mintoken.relay import UNPACKED_INLINE, BodyCopy, EventReader, pipe_body, pipe_events
 from mintoken.upstream import Answer, invalid_response
 
 PROTOCOL = OpenAIChat()
@@ -128,10 +128,9 @@ async def relay_body(request: web.Request, answer: Answer, *, hold: bool) -> web
 async def _read_usage(ctx: RequestContext, copy: BodyCopy) -> None:
     if ctx.meter is None:
         return
-    if copy.size <= PARSE_INLINE:
-        copy.read_into(ctx.meter)
-    else:
-        await asyncio.to_thread(copy.read_into, ctx.meter)
+    small = copy.size <= PARSE_INLINE and copy.read_into(ctx.meter, limit=UNPACKED_INLINE)
+    if not small and not await asyncio.to_thread(copy.read_into, ctx.meter):
+        ctx.meter.skip(copy.size)
 
 
 async def _count_in(request: web.Request, ctx: RequestContext) -> None:

@@ -11,20 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 from mintoken.errors import StorageError
-
-
-def make_private_folder(path: Path) -> None:
-    """Create the folder for this user alone; one that is there already keeps its mode."""
-    if not path.is_dir():
-        path.mkdir(mode=0o700, parents=True)
-        path.chmod(0o700)
-
-
-def open_private(path: Path, flags: int = 0) -> int:
-    """A descriptor of the file, created for this user alone whatever the umask says."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
-    os.fchmod(descriptor, 0o600)
-    return descriptor
+from mintoken.files import make_private_folder, open_private
 
 
 def _try_lock(descriptor: int) -> bool:

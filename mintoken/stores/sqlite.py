@@ -12,6 +12,7 @@ from typing import TypeVar, assert_never
 import aiosqlite
 
 from mintoken.errors import NameTakenError, StorageError
+from mintoken.files import make_private_folder
 from mintoken.models import (
     Account,
     Admission,
@@ -25,7 +26,7 @@ from mintoken.models import (
 from mintoken.stores import sqlite_file
 from mintoken.stores import sqlite_rows as rows
 from mintoken.stores.base import Batch
-from mintoken.stores.locks import LedgerLock, WorkerLock, find_workers, make_private_folder
+from mintoken.stores.locks import LedgerLock, WorkerLock, find_workers
 from mintoken.stores.sqlite_file import translated
 
 _T = TypeVar("_T")

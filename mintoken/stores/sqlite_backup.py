@@ -2,15 +2,14 @@
 
 import errno
 import os
-import secrets
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 from mintoken.errors import StorageError
+from mintoken.files import new_file
 from mintoken.stores import sqlite_rows as rows
-from mintoken.stores.locks import open_private
-from mintoken.stores.sqlite_file import reading, sync_folder
+from mintoken.stores.sqlite_file import reading
 
 _TELL_EVERY = 20_000
 """SQLite's own steps between two calls of `progress`; some milliseconds."""
@@ -29,20 +28,13 @@ def back_up(source: Path, target: Path, *, progress: Progress) -> int:
     """
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    descriptor = open_private(draft, os.O_EXCL)
     try:
-        _copy(source, draft, progress)
-        _verify(draft, source)
-        os.fsync(descriptor)
-        os.link(draft, target)  # A rename would overwrite what came there meanwhile.
-        return os.fstat(descriptor).st_size
+        with new_file(target) as draft:
+            _copy(source, draft, progress)
+            _verify(draft, source)
+            return draft.stat().st_size
     except sqlite3.Error as error:
         raise StorageError(f"The copy could not be made: {error}. Nothing was kept.") from error
-    finally:
-        os.close(descriptor)
-        draft.unlink()
-        sync_folder(target.parent)
 
 
 def _copy(source: Path, draft: Path, progress: Progress) -> None:

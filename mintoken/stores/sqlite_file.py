@@ -12,7 +12,7 @@ from pathlib import Path
 import aiosqlite
 
 from mintoken.errors import DiskError, ForeignDatabaseError, StorageError
-from mintoken.stores.locks import open_private
+from mintoken.files import open_private, sync_folder
 
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID = int.from_bytes(b"MTKN", "big")
@@ -188,15 +188,6 @@ async def _create(path: Path, now_ms: int) -> None:
         await writer.commit()
     draft.rename(path)
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in the folder survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 async def _migrate(writer: aiosqlite.Connection) -> None:

@@ -3,10 +3,11 @@
 import asyncio
 import gzip
 from dataclasses import dataclass
+from pathlib import Path
 
 import orjson
 import pytest
-from conftest import PROVIDER_CANARY
+from conftest import PROVIDER_CANARY, eventually
 from fake_upstream import (
     CLOSE,
     DIE,
@@ -21,7 +22,7 @@ from fake_upstream import (
     reply,
     stream_head,
 )
-from hostile.target import BODY, OK, Target, with_length
+from hostile.target import BODY, LAG_BAR_MS, OK, Target, with_length
 from hostile.target import CLOSE as HANG_UP
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -150,6 +151,27 @@ async def test_a_broken_answer_never_ends_cleanly(target: Target, name: str) -> 
     assert (row["status"], row["outcome"]) == (200, broken.outcome)
 
 
+def silent(step: Step) -> Step:
+    """The same, without the key that the provider says back."""
+    return step.replace(SECRET, b"") if isinstance(step, bytes) else step
+
+
+async def test_no_fault_leaves_a_file_open(target: Target) -> None:
+    """Three times all that can be played at once; one connection is kept for reuse."""
+    files = Path(f"/proc/{target.worker}/fd")
+    assert (await target.chat(BODY)).status == 200
+    before = len(list(files.iterdir()))
+    faults = [
+        *NO_ANSWER.values(),
+        *(one.steps for one in BREAKS.values() if STALL not in one.steps),
+    ]
+    for steps in faults * 3:
+        target.upstream.play(*(silent(step) for step in steps), CLOSE)
+        body = STREAM if steps[0] == stream_head() else BODY
+        await target.exchange(OK + HANG_UP + with_length(body))
+    await eventually(lambda: len(list(files.iterdir())) <= before + 1)
+
+
 async def test_a_body_until_the_connection_closes_is_complete_json_or_nothing_is_promised(
     target: Target,
 ) -> None:
@@ -170,15 +192,33 @@ async def test_packed_though_nobody_asked_it_is_piped_and_counted(target: Target
     assert (row["output_tokens"], row["counted_by"]) == (3, "upstream")
 
 
-async def test_a_bomb_is_piped_and_not_unpacked_beyond_its_bound(target: Target) -> None:
-    """A stream of events that unpacks to 64 MiB in one line."""
-    packed = gzip.compress(b"data: " + bytes(2**20) * 64)
-    target.upstream.play(stream_head(("Content-Encoding", "gzip")), chunk(packed), END)
-    before = target.served.forget_peak()
-    await target.exchange(OK + HANG_UP + with_length(STREAM))
-    assert target.served.rss_kb("VmHWM") - before < 128 * 1024
-    row = await target.last_row()
-    assert (row["counted_by"], row["bytes_out"]) == ("estimate", len(packed))
+@pytest.mark.parametrize(
+    ("kind", "body", "text", "counted_by"),
+    [
+        ("text/event-stream", STREAM, b"data: " + bytes(2**26), "estimate"),
+        ("application/json", BODY, b'{"x":"' + b"a" * (2**25 - 100) + b'"}', "tiktoken"),
+        ("application/json", BODY, b'{"x":"' + b"a" * 2**25 + b'"}', "estimate"),
+    ],
+    ids=["64 MiB of a stream", "JSON below the limit", "JSON above it"],
+)
+async def test_a_bomb_is_piped_and_holds_neither_the_loop_nor_much_memory(
+    plain_target: Target, kind: str, body: bytes, text: bytes, counted_by: str
+) -> None:
+    packed = gzip.compress(text)
+    head = stream_head(("Content-Encoding", "gzip")).replace(b"text/event-stream", kind.encode())
+
+    async def explode() -> None:
+        plain_target.upstream.play(head, chunk(packed), END)
+        await plain_target.exchange(OK + HANG_UP + with_length(body))
+
+    before = plain_target.served.forget_peak()
+    for _ in range(10):
+        if (worst := await plain_target.probe.worst_ms(explode)) < LAG_BAR_MS:
+            break
+    assert worst < LAG_BAR_MS
+    assert plain_target.served.rss_kb("VmHWM") - before < 128 * 1024
+    row = await plain_target.last_row()
+    assert (row["counted_by"], row["bytes_out"]) == (counted_by, len(packed))
 
 
 async def test_cookies_stay_here(target: Target) -> None:
