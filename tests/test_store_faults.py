@@ -152,16 +152,16 @@ async def test_a_long_reader_stops_no_commit_and_the_log_is_short_again_after_it
 
 async def test_a_commit_that_was_applied_though_it_seemed_to_fail_counts_once(store, database):
     await reserve(store, reservation("1"))
-    applied = store._writer.commit
+    do = store._do
 
-    async def commit_and_fail() -> None:
-        await applied()
+    def do_and_fail(work: object) -> None:
+        do(work)
         raise sqlite3.OperationalError("disk I/O error")
 
-    store._writer.commit = commit_and_fail
+    store._do = do_and_fail
     with pytest.raises(StorageError):
         await settle(store, settlement("1"))
-    store._writer.commit = applied
+    store._do = do
     assert counters(database) == (5, 0, 1)
     await settle(store, settlement("1"))
     assert counters(database) == (5, 0, 1)

@@ -103,10 +103,10 @@ async def prepare(writer: aiosqlite.Connection, *, wal_limit_bytes: int) -> None
     await _migrate(writer)
 
 
-async def touch(writer: aiosqlite.Connection) -> None:
+def touch(writer: sqlite3.Connection) -> None:
     """Have the transaction write something though nothing changes."""
     # An UPDATE to the same value would be left out by SQLite.
-    await writer.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    writer.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
 
 
 def identities(*paths: Path) -> dict[Path, Identity]:

@@ -4,7 +4,7 @@ import sqlite3
 from datetime import date, timedelta
 from operator import attrgetter
 
-from mintoken.models import PURGED, Account, Admission, GroupBy, Intensity, Key, UsageLine
+from mintoken.models import PURGED, Account, GroupBy, Intensity, Key, UsageLine
 
 _EPOCH = date(1970, 1, 1)
 
@@ -64,12 +64,12 @@ WHERE a.id = ?2
     AND (a.monthly_tokens = 0
         OR coalesce(m.used, 0) + coalesce(m.reserved, 0) + ?16 <= a.monthly_tokens)
 ON CONFLICT (id) DO NOTHING"""
-ADMISSIONS = """
-SELECT asked.value ->> 0, u.id IS NOT NULL, coalesce(m.used, 0), coalesce(a.monthly_tokens, 0)
+THESE = "SELECT id FROM usage WHERE id IN (SELECT value FROM json_each(?))"
+STANDING = """
+SELECT asked.value ->> 0, asked.value ->> 1, coalesce(m.used, 0), coalesce(a.monthly_tokens, 0)
 FROM json_each(?) asked
-LEFT JOIN usage u ON u.id = asked.value ->> 0
-LEFT JOIN accounts a ON a.id = asked.value ->> 1
-LEFT JOIN month_usage m ON m.account_id = a.id AND m.month = asked.value ->> 2"""
+LEFT JOIN accounts a ON a.id = asked.value ->> 0
+LEFT JOIN month_usage m ON m.account_id = a.id AND m.month = asked.value ->> 1"""
 
 RECOVER = """
 UPDATE usage SET outcome = 'crashed',
@@ -180,10 +180,6 @@ def key(row: sqlite3.Row) -> Key:
         expires_at=row[9],
         revoked_at=row[10],
     )
-
-
-def admission(row: sqlite3.Row) -> tuple[str, Admission]:
-    return row[0], Admission(admitted=bool(row[1]), used=row[2], limit=row[3])
 
 
 def usage_line(group_by: GroupBy, row: sqlite3.Row) -> UsageLine:
