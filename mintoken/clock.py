@@ -2,6 +2,9 @@
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
+
+DAY_MS = 86_400_000
 
 
 def utc_ms() -> int:
@@ -11,7 +14,12 @@ def utc_ms() -> int:
 
 def month_of(now_ms: int) -> str:
     """The UTC calendar month, as `2026-11`."""
-    return _utc(now_ms).strftime("%Y-%m")
+    return _month_of_day(now_ms // DAY_MS)
+
+
+@lru_cache(maxsize=2)
+def _month_of_day(day: int) -> str:
+    return _utc(day * DAY_MS).strftime("%Y-%m")
 
 
 def seconds_to_next_month(now_ms: int) -> int:

@@ -1,6 +1,6 @@
 """AppKeys, and RequestContext: the one mutable object of a request."""
 
-import secrets
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,12 +19,11 @@ from mintoken.models import (
     Reservation,
     Spoken,
     TokenUsage,
-    Turn,
 )
 from mintoken.prompts import Prompts
 from mintoken.protocols.base import Meter
 from mintoken.rates import RateLimiter
-from mintoken.tokens import Tokenizer
+from mintoken.tokens import PromptReader, Tokenizer
 from mintoken.upstream import Upstream
 
 
@@ -67,6 +66,9 @@ TOKENIZER = web.AppKey("tokenizer", Tokenizer)
 UPSTREAM = web.AppKey("upstream", Upstream)
 
 
+NOTHING_SPOKEN = Spoken()
+
+
 @dataclass(slots=True)
 class RequestContext:
     """One request's way through the house; what is not known yet is None or empty."""
@@ -89,7 +91,8 @@ class RequestContext:
     """The account's month as this request's headers show it."""
 
     reservation: Reservation | None = None
-    turn: Turn | None = None
+    prompt: PromptReader | None = None
+    """Reads the prompt that was sent, for whoever has to count it."""
     meter: Meter | None = None
     usage: TokenUsage | None = None
     """The tokens, where they were counted before the end."""
@@ -99,6 +102,7 @@ class RequestContext:
     first_byte_ms: int | None = None
     bytes_out: int = 0
     upstream_request_id: str = ""
+    _spoken: Spoken = NOTHING_SPOKEN
 
     def elapsed_ms(self) -> int:
         """Whole milliseconds since the request came."""
@@ -106,15 +110,17 @@ class RequestContext:
 
     def spoken(self) -> Spoken:
         """What the answer said so far."""
-        return self.meter.spoken() if self.meter is not None else Spoken()
+        if self.meter is not None and not self._spoken.done:
+            self._spoken = self.meter.spoken()
+        return self._spoken
 
 
 CONTEXT = web.RequestKey("context", RequestContext)
 
 
 def request_id(now_ms: int) -> str:
-    """A UUIDv7 (RFC 9562 §5.7): 48 bits of UTC milliseconds, then random."""
-    value = (now_ms & (2**48 - 1)) << 80 | secrets.randbits(80)
+    """A UUIDv7 (RFC 9562 §5.7): 48 bits of UTC milliseconds, then random; unique, not secret."""
+    value = (now_ms & (2**48 - 1)) << 80 | random.getrandbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"

@@ -117,14 +117,14 @@ class BodyCopy:
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding
-        self._kept = bytearray()
+        self._kept: list[bytes] = []
         self.size = 0
 
     def add(self, data: bytes) -> None:
         """Take the next bytes; beyond COPY_LIMIT nothing is kept."""
         self.size += len(data)
         if self.size <= COPY_LIMIT:
-            self._kept += data
+            self._kept.append(data)
         else:
             self._kept.clear()
 
@@ -133,7 +133,7 @@ class BodyCopy:
         if self.size > COPY_LIMIT:
             return False
         try:
-            body = unpack(bytes(self._kept), self._encoding, limit)
+            body = unpack(b"".join(self._kept), self._encoding, limit)
         except OverflowError:
             return False
         if body is None:

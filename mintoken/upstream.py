@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,10 +13,10 @@ from yarl import URL
 
 from mintoken.errors import (
     Code,
-    InterruptedByShutdownError,
     MintokenError,
     UpstreamBrokeError,
 )
+from mintoken.patience import Patience, Waits
 
 PIECE = 256 * 1024
 """Bytes of a request's body that are written at once."""
@@ -48,15 +48,12 @@ def request_headers(
 def _end_to_end(
     headers: Mapping[str, str], kept: frozenset[str], *prefixes: str
 ) -> Iterator[tuple[str, str]]:
-    named = {
-        token.strip().lower()
-        for name, value in headers.items()
-        if name.lower() == "connection"
-        for token in value.split(",")
-    }
+    if "Connection" in headers:
+        values = (value for name, value in headers.items() if name.lower() == "connection")
+        kept = kept.union(token.strip().lower() for value in values for token in value.split(","))
     for name, value in headers.items():
         lower = name.lower()
-        if lower in kept or lower in named or lower.startswith(prefixes):
+        if lower in kept or lower.startswith(prefixes):
             continue
         # aiohttp writes headers as UTF-8 and cannot write back the bytes that were not.
         if value.isascii() or value.isprintable():
@@ -66,9 +63,9 @@ def _end_to_end(
 class Answer:
     """The upstream's answer: its head now, its body as it comes."""
 
-    def __init__(self, response: aiohttp.ClientResponse, waits: "_Waits") -> None:
+    def __init__(self, response: aiohttp.ClientResponse, patience: Patience) -> None:
         self._response = response
-        self._waits = waits
+        self._patience = patience
         self.status = response.status
         self.content_type = (
             response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -89,9 +86,9 @@ class Answer:
         """
         content = self._response.content
         try:
-            if ready := content.read_nowait():
+            if (ready := content.read_nowait()) or content.at_eof():
                 return ready
-            async with self._waits.at_most(wait_s):
+            with self._patience.at_most(wait_s):
                 return await content.readany()
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, TimeoutError):
@@ -101,6 +98,7 @@ class Answer:
 
     def close(self) -> None:
         """Let go of the connection; it is kept for reuse only if the body was read to its end."""
+        self._patience.close()
         self._response.close()
 
     def __enter__(self) -> Self:
@@ -113,54 +111,6 @@ class Answer:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class _Waits:
-    """The running waits for the upstream, so that a shutdown can end all of them."""
-
-    def __init__(self) -> None:
-        self._running: set[asyncio.Timeout] = set()
-        self.stopped = False
-
-    def at_most(self, seconds: float) -> "_Wait":
-        return _Wait(self, seconds)
-
-    def stop(self) -> None:
-        self.stopped = True
-        now = asyncio.get_running_loop().time()
-        for wait in self._running:
-            if not wait.expired():
-                wait.reschedule(now)
-
-
-class _Wait:
-    """One wait with a deadline; InterruptedByShutdownError if a shutdown ended it."""
-
-    __slots__ = ("_timeout", "_waits")
-
-    def __init__(self, waits: _Waits, seconds: float) -> None:
-        self._waits = waits
-        self._timeout = asyncio.timeout(seconds)
-
-    async def __aenter__(self) -> None:
-        if self._waits.stopped:
-            raise InterruptedByShutdownError
-        await self._timeout.__aenter__()
-        self._waits._running.add(self._timeout)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._waits._running.discard(self._timeout)
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError:
-            if self._waits.stopped:
-                raise InterruptedByShutdownError from None
-            raise
 
 
 async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
@@ -186,7 +136,7 @@ class Upstream:
     def __init__(self, base_url: str, *, connect_timeout: float, first_byte_timeout: float) -> None:
         self._base_url = base_url
         self._first_byte_timeout = first_byte_timeout
-        self._waits = _Waits()
+        self._waits = Waits()
         connector = aiohttp.TCPConnector(limit=0)
         protocol: type[ResponseHandler] = _Connection
         connector._factory = partial(protocol, loop=asyncio.get_running_loop())
@@ -210,29 +160,25 @@ class Upstream:
         `upstream_unreachable`, `upstream_timeout`, `upstream_invalid_response` or
         `upstream_redirect`, and InterruptedByShutdownError.
         """
-        url = URL(f"{self._base_url}{path}{'?' + query if query else ''}", encoded=True)
+        url = _url(f"{self._base_url}{path}{'?' + query if query else ''}")
         data: bytes | AsyncIterator[memoryview] | None = body
         if body is not None and len(body) > PIECE:
             headers["Content-Length"] = str(len(body))
             data = _pieces(body)
+        patience = Patience(self._waits)
         try:
-            async with self._waits.at_most(self._first_byte_timeout):
+            with patience.at_most(self._first_byte_timeout):
                 response = await self._session.request(
                     method, url, headers=headers, data=data, allow_redirects=False
                 )
-        except _NOT_SENT as error:
-            raise _unreachable(error) from None
-        except TimeoutError:
-            raise MintokenError(Code.UPSTREAM_TIMEOUT, headers=_DO_NOT_RETRY) from None
-        except (aiohttp.ClientError, OSError, ValueError):
-            raise invalid_response("It closed the connection or did not speak HTTP.") from None
-        return self._checked(response)
-
-    def _checked(self, response: aiohttp.ClientResponse) -> Answer:
-        if 200 <= response.status < 300 or response.status >= 400:
-            return Answer(response, self._waits)
-        response.close()
-        if response.status >= 300:
+        except BaseException as error:  # noqa: BLE001 - raised again, in our words
+            patience.close()
+            raise _told(error) from None
+        answer = Answer(response, patience)
+        if 200 <= answer.status < 300 or answer.status >= 400:
+            return answer
+        answer.close()
+        if answer.status >= 300:
             raise MintokenError(Code.UPSTREAM_REDIRECT, headers=_DO_NOT_RETRY)
         raise invalid_response("It tried to switch protocols.")
 
@@ -245,8 +191,26 @@ class Upstream:
         await self._session.close()
 
 
+@lru_cache(maxsize=64)
+def _url(text: str) -> URL:
+    return URL(text, encoded=True)
+
+
 _DO_NOT_RETRY = {"x-should-retry": "false"}
-_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+
+
+def _told(error: BaseException) -> BaseException:
+    """What went wrong with asking, in our words."""
+    match error:
+        case (
+            aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError() | aiohttp.InvalidURL()
+        ):
+            return _unreachable(error)
+        case TimeoutError():
+            return MintokenError(Code.UPSTREAM_TIMEOUT, headers=_DO_NOT_RETRY)
+        case aiohttp.ClientError() | OSError() | ValueError():
+            return invalid_response("It closed the connection or did not speak HTTP.")
+    return error
 
 
 def _unreachable(error: Exception) -> MintokenError:

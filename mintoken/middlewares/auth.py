@@ -6,7 +6,7 @@ from aiohttp.typedefs import Handler
 from mintoken.accounts import Owner
 from mintoken.context import ACCOUNTS, CONTEXT, RATES, SECRET, STATE, Access
 from mintoken.errors import Code, MintokenError
-from mintoken.keys import hash_key, is_well_formed
+from mintoken.keys import hash_key
 from mintoken.models import Decision, Intensity
 
 INTENSITY = "X-Mintoken-Intensity"
@@ -20,22 +20,24 @@ async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
     if ctx.access is Access.ADMIN:
         raise MintokenError(Code.NOT_FOUND)
     if ctx.access is Access.KEY:
-        if request.app[STATE].refusing:
+        app = request.app
+        if app[STATE].refusing:
             raise MintokenError(Code.SERVER_SHUTTING_DOWN, headers={"x-should-retry": "true"})
         _check_headers(request)
         ctx.asked = asked_level(request)
         try:
-            ctx.owner = _owner(request, ctx.started_at)
+            ctx.owner = _owner(request, app, ctx.started_at)
         except MintokenError:
-            request.app[RATES].fail(request.remote or "")
+            app[RATES].fail(request.remote or "")
             raise
         ctx.provider_key = _provider_key(request)
     return await handler(request)
 
 
 def _check_headers(request: web.Request) -> None:
+    headers = request.headers
     for name in ("Authorization", PROVIDER_KEY, INTENSITY):
-        if len(request.headers.getall(name, ())) > 1:
+        if len(headers.getall(name, ())) > 1:
             raise MintokenError(Code.DUPLICATE_HEADER, f"Send {name} once.", param=name)
 
 
@@ -56,13 +58,11 @@ def asked_level(request: web.Request) -> Decision | None:
     return None
 
 
-def _owner(request: web.Request, now_ms: int) -> Owner:
+def _owner(request: web.Request, app: web.Application, now_ms: int) -> Owner:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise MintokenError(Code.MISSING_API_KEY)
-    owner = None
-    if is_well_formed(token):
-        owner = request.app[ACCOUNTS].find(hash_key(request.app[SECRET], token))
+    owner = app[ACCOUNTS].find(hash_key(app[SECRET], token))
     if owner is None:
         raise MintokenError(Code.INVALID_API_KEY)
     if owner.key.revoked_at is not None:

@@ -12,12 +12,12 @@ LOG = structlog.get_logger()
 @web.middleware
 async def context(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its context, and log how it was answered unless the ledger's end does."""
-    now_ms = request.app[CLOCK]()
-    match = request.match_info
-    access = Access.OPEN if match.http_exception else request.app[ACCESS].get(match.handler)
+    app, match = request.app, request.match_info
+    now_ms = app[CLOCK]()
+    access = Access.OPEN if match.http_exception else app[ACCESS].get(match.handler)
     ctx = RequestContext(request_id(now_ms), access or Access.ADMIN, now_ms)
     request[CONTEXT] = ctx
-    state = request.app[STATE]
+    state = app[STATE]
     state.in_flight += 1
     status = 0
     try:

@@ -31,13 +31,14 @@ async def quota(request: web.Request, handler: Handler) -> web.StreamResponse:
     ctx = request[CONTEXT]
     if ctx.access is not Access.KEY or ctx.owner is None:
         return await handler(request)
-    entered = request.app[RATES].enter(ctx.owner.key)
+    app = request.app
+    entered = app[RATES].enter(ctx.owner.key)
     try:
         return await handler(request)
     finally:
-        request.app[RATES].leave(entered)
+        app[RATES].leave(entered)
         if ctx.reservation is not None:
-            settle(request.app, ctx, ctx.reservation)
+            settle(app, ctx, ctx.reservation)
 
 
 def settle(app: web.Application, ctx: RequestContext, reservation: Reservation) -> None:
@@ -62,12 +63,12 @@ def settle(app: web.Application, ctx: RequestContext, reservation: Reservation) 
         app[LEDGER].settle(settlement)
         _log(ctx, reservation, settlement)
 
-    if ctx.usage is not None or ctx.meter is None or ctx.turn is None:
+    if ctx.usage is not None or ctx.meter is None or ctx.prompt is None:
         record(ctx.usage or TokenUsage())
     else:
         app[TOKENIZER].measure_soon(
             spoken,
-            ctx.turn.prompt,
+            ctx.prompt,
             reservation.model,
             record,
             prompt_bytes=reservation.bytes_in,

@@ -1,13 +1,12 @@
 """The provider's answer on its way back to the caller."""
 
 import asyncio
-from dataclasses import replace
 
 from aiohttp import web
 
 from mintoken.context import CONFIG, CONTEXT, TOKENIZER, RequestContext
 from mintoken.errors import Code, MintokenError
-from mintoken.models import Outcome, Turn
+from mintoken.models import Admission, Outcome, Turn
 from mintoken.protocols.openai_chat import OpenAIChat
 from mintoken.relay import UNPACKED_INLINE, BodyCopy, EventReader, pipe_body, pipe_events
 from mintoken.upstream import Answer, invalid_response
@@ -30,15 +29,14 @@ async def relay(request: web.Request, turn: Turn, answer: Answer) -> web.StreamR
     Raises MintokenError `upstream_invalid_response` when it is not what was asked for.
     """
     ctx = request[CONTEXT]
-    if answer.status >= 400:
-        return await relay_body(request, answer, hold=False)
-    if turn.stream and answer.content_type == "text/event-stream":
-        return await _relay_events(request, answer)
-    if not turn.stream and not _is_json(answer.content_type):
-        ctx.outcome, ctx.status = Outcome.UPSTREAM_ERROR, Code.UPSTREAM_INVALID_RESPONSE.status
-        raise invalid_response("It is not JSON.")
-    ctx.meter = PROTOCOL.meter()
-    return await relay_body(request, answer, hold=bool(ctx.month and ctx.month.limit))
+    if answer.status < 400:
+        if turn.stream and answer.content_type == "text/event-stream":
+            return await _relay_events(request, answer)
+        if not turn.stream and not _is_json(answer.content_type):
+            ctx.outcome, ctx.status = Outcome.UPSTREAM_ERROR, Code.UPSTREAM_INVALID_RESPONSE.status
+            raise invalid_response("It is not JSON.")
+        ctx.meter = PROTOCOL.meter()
+    return await relay_body(request, answer)
 
 
 def _is_json(content_type: str) -> bool:
@@ -83,46 +81,90 @@ async def _relay_events(request: web.Request, answer: Answer) -> web.StreamRespo
     return response
 
 
-async def relay_body(request: web.Request, answer: Answer, *, hold: bool) -> web.StreamResponse:
-    """Relay an answer that is not a stream of events, held back first where `hold` says so."""
-    ctx = request[CONTEXT]
-    response = web.StreamResponse(status=answer.status, headers=answer.headers())
-    copy = BodyCopy(answer.content_encoding)
-    held: bytearray | None = bytearray() if hold else None
-    if held is None:
-        await _prepare(request, response)
-
-    async def write(data: bytes) -> None:
-        nonlocal held
-        if held is not None:
-            held += data
-            if len(held) <= HOLD_LIMIT:
-                return
-            data, held = bytes(held), None
-            await _prepare(request, response)
-        await response.write(data)
-        ctx.bytes_out += len(data)
-
-    idle_timeout = request.app[CONFIG].upstream.idle_timeout
+async def relay_body(request: web.Request, answer: Answer) -> web.StreamResponse:
+    """Relay an answer that is no stream of events: in one piece, or as it comes if it is large."""
+    ctx, app = request[CONTEXT], request.app
+    copy, reply = BodyCopy(answer.content_encoding), _Reply(request, answer)
     try:
-        outcome = await pipe_body(answer, write, copy, idle_timeout=idle_timeout)
+        outcome = await pipe_body(
+            answer, reply.write, copy, idle_timeout=app[CONFIG].upstream.idle_timeout
+        )
     except BaseException:
         if ctx.meter is not None:
             ctx.meter.skip(copy.size)  # The caller left: what came is estimated.
         raise
     await _read_usage(ctx, copy)
-    if held is not None:
-        await _count_in(request, ctx)
-        data, held = bytes(held), None
-        await _prepare(request, response)
-        await write(data)
+    if not reply.begun:
+        await _count_in(app, ctx)
     if outcome is Outcome.OK:
         ctx.outcome = Outcome.OK if answer.status < 400 else Outcome.UPSTREAM_ERROR
+        return await reply.end()
+    ctx.outcome, ctx.error = outcome, _BROKEN[outcome]
+    return await reply.break_off()
+
+
+class _Reply:
+    """A body for the caller, held back as long as it is small.
+
+    In one piece, its quota headers can include it (contract §3), and one write takes a tenth less
+    CPU per request than two.
+    """
+
+    def __init__(self, request: web.Request, answer: Answer) -> None:
+        self._request = request
+        self._answer = answer
+        self._held: list[bytes] = []
+        self._size = 0
+        self._response: web.StreamResponse | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Is its head out?"""
+        return self._response is not None
+
+    async def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._size += len(data)
+        if self._response is None:
+            self._held.append(data)
+            if self._size > HOLD_LIMIT:
+                await self._begin()
+        else:
+            await self._response.write(data)
+            self._request[CONTEXT].bytes_out = self._size
+
+    async def end(self) -> web.StreamResponse:
+        """It is complete."""
+        response = self._response
+        if response is None:
+            response = web.Response(
+                status=self._answer.status, headers=self._answer.headers(), body=self._taken()
+            )
+            await _prepare(self._request, response)
+            self._request[CONTEXT].bytes_out = self._size
         await response.write_eof()
-    else:
-        ctx.outcome, ctx.error = outcome, _BROKEN[outcome]
-        _hang_up(request)
-    return response
+        return response
+
+    async def break_off(self) -> web.StreamResponse:
+        """It never will be: what came goes out, and the connection is closed."""
+        response = self._response or await self._begin()
+        _hang_up(self._request)
+        return response
+
+    async def _begin(self) -> web.StreamResponse:
+        answer = self._answer
+        response = self._response = web.StreamResponse(
+            status=answer.status, headers=answer.headers()
+        )
+        await _prepare(self._request, response)
+        await response.write(self._taken())
+        self._request[CONTEXT].bytes_out = self._size
+        return response
+
+    def _taken(self) -> bytes:
+        body = b"".join(self._held)
+        self._held.clear()
+        return body
 
 
 async def _read_usage(ctx: RequestContext, copy: BodyCopy) -> None:
@@ -133,19 +175,16 @@ async def _read_usage(ctx: RequestContext, copy: BodyCopy) -> None:
         ctx.meter.skip(copy.size)
 
 
-async def _count_in(request: web.Request, ctx: RequestContext) -> None:
+async def _count_in(app: web.Application, ctx: RequestContext) -> None:
     """Count this answer into the month that its headers show."""
-    if ctx.reservation is None or ctx.turn is None or ctx.month is None:
+    month, reservation, prompt = ctx.month, ctx.reservation, ctx.prompt
+    if month is None or not month.limit or reservation is None or prompt is None:
         return
-    usage = await request.app[TOKENIZER].measure(
-        ctx.spoken(),
-        ctx.turn.prompt,
-        ctx.reservation.model,
-        prompt_bytes=ctx.reservation.bytes_in,
+    ctx.usage = await app[TOKENIZER].measure(
+        ctx.spoken(), prompt, reservation.model, prompt_bytes=reservation.bytes_in
     )
-    ctx.usage = usage
-    used = ctx.month.used + usage.charged(request.app[CONFIG].quota.counts)
-    ctx.month = replace(ctx.month, used=used)
+    used = month.used + ctx.usage.charged(app[CONFIG].quota.counts)
+    ctx.month = Admission(month.admitted, used, month.limit)
 
 
 async def _prepare(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:

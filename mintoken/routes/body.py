@@ -1,12 +1,13 @@
 """The caller's request body: checked before it is read, bounded while it is."""
 
 import asyncio
+from dataclasses import dataclass
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
-from mintoken.config import Config
-from mintoken.context import CONFIG, CONTEXT, STATE
+from mintoken.config import ServerConfig
+from mintoken.context import CONFIG, CONTEXT, STATE, RequestContext, ServerState
 from mintoken.errors import Code, MintokenError
 
 
@@ -20,18 +21,22 @@ async def read_json(request: web.Request) -> bytes:
     Raises MintokenError `unsupported_media_type`, `unsupported_content_encoding`,
     `request_too_large`, `request_timeout` or `overloaded`.
     """
-    config = request.app[CONFIG]
+    app = request.app
+    config = app[CONFIG]
     _check_headers(request)
     if (request.content_length or 0) > config.server.max_body_bytes:
-        raise _too_large(config)
+        raise _too_large(config.server)
     # RFC 9110 §10.1.1: an expectation in HTTP/1.0 is ignored.
     expects = request.headers.get("Expect") and request.version == HttpVersion11
     if expects and request.body_exists:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
+    held = _Held(request[CONTEXT], app[STATE], config.server)
+    if request.content.is_eof():  # It came with its head, as small ones do.
+        return held.take(request.content.read_nowait())
     try:
         async with asyncio.timeout(config.server.body_timeout):
-            return await _read(request, config)
+            return b"".join([held.take(chunk) async for chunk in request.content.iter_any()])
     except TimeoutError:
         raise MintokenError(Code.REQUEST_TIMEOUT, headers={"Connection": "close"}) from None
 
@@ -45,21 +50,24 @@ def _check_headers(request: web.Request) -> None:
         raise MintokenError(Code.UNSUPPORTED_CONTENT_ENCODING)
 
 
-async def _read(request: web.Request, config: Config) -> bytes:
-    ctx, state = request[CONTEXT], request.app[STATE]
-    chunks = []
-    async for chunk in request.content.iter_any():
-        chunks.append(chunk)
-        ctx.buffered_bytes += len(chunk)
-        state.buffered_bytes += len(chunk)
-        if ctx.buffered_bytes > config.server.max_body_bytes:
-            raise _too_large(config)
-        if state.buffered_bytes > config.server.max_buffered_bytes:
+@dataclass(slots=True)
+class _Held:
+    """Keeps account of a body in memory."""
+
+    ctx: RequestContext
+    state: ServerState
+    limits: ServerConfig
+
+    def take(self, chunk: bytes) -> bytes:
+        """The chunk, if there is room for it."""
+        self.ctx.buffered_bytes += len(chunk)
+        self.state.buffered_bytes += len(chunk)
+        if self.ctx.buffered_bytes > self.limits.max_body_bytes:
+            raise _too_large(self.limits)
+        if self.state.buffered_bytes > self.limits.max_buffered_bytes:
             raise MintokenError(Code.OVERLOADED, headers={"x-should-retry": "true"})
-    return b"".join(chunks)
+        return chunk
 
 
-def _too_large(config: Config) -> MintokenError:
-    return MintokenError(
-        Code.REQUEST_TOO_LARGE, f"The limit is {config.server.max_body_bytes} bytes."
-    )
+def _too_large(limits: ServerConfig) -> MintokenError:
+    return MintokenError(Code.REQUEST_TOO_LARGE, f"The limit is {limits.max_body_bytes} bytes.")

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
 from aiohttp import web
@@ -48,21 +47,20 @@ STRICT_RESERVATION = 4096
 async def models(request: web.Request) -> web.StreamResponse:
     """`GET /v1/models` and `/v1/models/{id}`: relayed, nothing injected, counted or recorded."""
     with await _ask(request, None) as answer:
-        return await relay_body(request, answer, hold=False)
+        return await relay_body(request, answer)
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
     """`POST /v1/chat/completions` (design §3, steps 5 to 9)."""
-    ctx = request[CONTEXT]
+    ctx, app = request[CONTEXT], request.app
     body = await read_json(request)
-    turn = ctx.turn = await _run(body, PROTOCOL.read, body)
+    turn = await _run(body, PROTOCOL.read, body)
     ctx.decision = decide(ctx, turn)
-    text = request.app[PROMPTS].text(ctx.decision.intensity)
+    text = app[PROMPTS].text(ctx.decision.intensity)
     sent = await _run(body, PROTOCOL.inject, body, turn, text) if text else body
-    if sent is not body:
-        # Whoever has to count the prompt counts the one that was sent.
-        ctx.turn = replace(turn, prompt=lambda: PROTOCOL.read(sent).prompt())
-    ctx.month = await _reserve(request, turn, bytes_in=len(body), injected=sent is not body)
+    # Whoever has to count the prompt counts the one that was sent.
+    ctx.prompt = turn.prompt if sent is body else lambda: PROTOCOL.read(sent).prompt()
+    ctx.month = await _reserve(app, ctx, turn, bytes_in=len(body), injected=sent is not body)
     with await _ask(request, sent) as answer:
         ctx.status = answer.status
         ctx.first_byte_ms = ctx.elapsed_ms()
@@ -98,12 +96,14 @@ def _key(ctx: RequestContext) -> Key:
     return ctx.owner.key
 
 
-async def _reserve(request: web.Request, turn: Turn, *, bytes_in: int, injected: bool) -> Admission:
-    ctx, app = request[CONTEXT], request.app
+async def _reserve(
+    app: web.Application, ctx: RequestContext, turn: Turn, *, bytes_in: int, injected: bool
+) -> Admission:
     key, decision, prompts = _key(ctx), ctx.decision, app[PROMPTS]
     assert decision is not None
-    strict = app[CONFIG].quota.enforcement is Enforcement.STRICT
-    reserved = reserved_tokens(turn.cap, app[CONFIG].quota.enforcement)
+    enforcement = app[CONFIG].quota.enforcement
+    strict = enforcement is Enforcement.STRICT
+    reserved = reserved_tokens(turn.cap, enforcement)
     reservation = Reservation(
         id=ctx.id,
         account_id=key.account_id,
