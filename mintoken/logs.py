@@ -8,25 +8,22 @@ from typing import TextIO, cast
 
 import orjson
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, ProcessorReturnValue, WrappedLogger
 
 
 def configure(stream: TextIO = sys.stdout) -> None:
     """Send structlog's events, and the warnings of libraries, to `stream`."""
-    shared: list[Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    render: Processor
-    if stream.isatty():
-        render = structlog.dev.ConsoleRenderer()
-    else:
-        render = structlog.processors.JSONRenderer(serializer=_json)
+    _OUT.to(stream)
     structlog.configure(
-        processors=[*shared, render],
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _OUT.render,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Lossy(stream))),
-        cache_logger_on_first_use=False,
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _OUT)),
+        # Kept loggers notice no other configuration, but all that ever changes is within _OUT.
+        cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler()], force=True)
 
@@ -42,11 +39,22 @@ def _json(event: object, **_: object) -> str:
     return orjson.dumps(event, default=str).decode()
 
 
-class _Lossy:
-    """A stream that loses what it cannot write, as on a full disk; whoever logs must go on."""
+class _Output:
+    """Where the log goes. What cannot be written, as on a full disk, is lost: who logs goes on."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self) -> None:
+        self.to(sys.stdout)
+
+    def to(self, stream: TextIO) -> None:
+        """From now on it goes to this stream."""
         self._stream = stream
+        self._render: Processor = structlog.processors.JSONRenderer(serializer=_json)
+        if stream.isatty():
+            self._render = structlog.dev.ConsoleRenderer()
+
+    def render(self, logger: WrappedLogger, name: str, event: EventDict) -> ProcessorReturnValue:
+        """A structlog processor: the event as one line, fit for the stream."""
+        return self._render(logger, name, event)
 
     def write(self, text: str) -> None:
         with suppress(OSError):
@@ -55,6 +63,9 @@ class _Lossy:
     def flush(self) -> None:
         with suppress(OSError):
             self._stream.flush()
+
+
+_OUT = _Output()
 
 
 class _LibraryHandler(logging.Handler):
