@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from mintoken.models import CountedBy, Spoken, TokenUsage
+from mintoken.models import CountedBy, Outcome, Spoken, TokenUsage
 
 MAX_TEXT_BYTES = 4 << 20
 
@@ -97,13 +97,18 @@ class ChatMeter:
     def text_bytes(self) -> int:
         return MAX_TEXT_BYTES - self._room
 
+    def ended(self) -> Outcome | None:
+        if self._failed:
+            return Outcome.UPSTREAM_ERROR
+        return Outcome.OK if self._done else None
+
     def spoken(self) -> Spoken:
         voices = [self._voices[index] for index in sorted(self._voices)]
         return Spoken(
             model=self._model,
             finish_reason=self._finish_reason,
             usage=self._usage,
-            text=b"".join(voice.text for voice in voices).decode(errors="replace"),
+            said=b"".join(voice.text for voice in voices),
             tool_calls=tuple(voice.calls for voice in voices),
             unread_bytes=self._unread_bytes,
             done=self._done,

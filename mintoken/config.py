@@ -138,6 +138,7 @@ class ServerConfig:
     body_timeout: Annotated[float, seconds(0.01, 3600)] = 60.0
     write_timeout: Annotated[float, seconds(0.01, 3600)] = 60.0
     drain_timeout: Annotated[float, seconds(0, 86400)] = 120.0
+    slow_callback_ms: Annotated[float, number(0, 60_000, " milliseconds")] = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,20 +161,26 @@ class Turn:
 class Spoken:
     """What an answer said, as far as it was seen.
 
-    `usage` is the provider's own count, None without one. `text` is everything visible joined
-    (content, reasoning, refusals, tool-call names and arguments of every choice); `tool_calls` has
-    one number per choice. `unread_bytes` were seen but not understood (too large, or encoded).
-    `done` says that the answer came to its proper end, `failed` that the provider sent an error.
+    `usage` is the provider's own count, None without one. `said` is everything visible joined, in
+    UTF-8 (content, reasoning, refusals, tool-call names and arguments of every choice);
+    `tool_calls` has one number per choice. `unread_bytes` were seen but not understood (too large,
+    or encoded). `done` says that the answer came to its proper end, `failed` that the provider sent
+    an error.
     """
 
     model: str = ""
     finish_reason: str = ""
     usage: TokenUsage | None = None
-    text: str = field(default="", repr=False)
+    said: bytes = field(default=b"", repr=False)
     tool_calls: tuple[int, ...] = ()
     unread_bytes: int = 0
     done: bool = False
     failed: bool = False
+
+    @property
+    def text(self) -> str:
+        """What was said; to be asked only by who needs it, for megabytes take milliseconds."""
+        return self.said.decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

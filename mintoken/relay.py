@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Awaitable, Callable
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -19,11 +19,15 @@ COPY_LIMIT = 4 * 1024 * 1024
 """Bytes of an answer kept to read its usage; a larger one is estimated."""
 UNPACKED_LIMIT = 32 * 1024 * 1024
 """Bytes that such a copy may unpack to (counting.md)."""
-UNPACKED_INLINE = 512 * 1024
-"""Bytes of a body that are unpacked on the event loop: 2 ms."""
+UNPACKED_INLINE = 256 * 1024
+"""Bytes of a body that are unpacked on the event loop: 1 ms."""
 UNPACKED_READ = 4 * 1024 * 1024
 """Bytes that one read of a stream may unpack to, more than any honest one does: 15 ms."""
+PACKED_STEP = 4 * 1024
+UNPACKED_STEP = 512 * 1024
+"""Bytes of a stream that are unpacked at once, and that these may become: a bomb takes 2 ms."""
 
+Unpacked = TypeVar("Unpacked", bytes, bytearray)
 Write = Callable[[bytes], Awaitable[None]]
 
 
@@ -40,7 +44,7 @@ class EventReader:
     def __init__(self, meter: Meter, encoding: str) -> None:
         self._meter = meter
         self._parser = EventParser()
-        self._unpack = unpacker(encoding, UNPACKED_READ)
+        self._unpack = unpacker(encoding, UNPACKED_STEP)
         self._plain = encoding in PLAIN
 
     @property
@@ -55,13 +59,22 @@ class EventReader:
             if self._unpack is None:
                 self._meter.skip(len(data))
                 return
-            for event in self._parser.feed(self._unpack(data)):
+            for event in self._parser.feed(self._unpacked(self._unpack, data)):
                 self._meter.feed(event)
             self._meter.skip(self._parser.skipped - skipped)
         except Exception as error:  # noqa: BLE001 - measurement fails open
             self._unpack = None
             self._meter.skip(len(data))
             structlog.get_logger().warning("stream_unread", bytes=len(data), error=frames(error))
+
+    def _unpacked(self, unpack: Callable[[bytes], bytes], data: bytes) -> bytes:
+        if self._plain:
+            return data
+        text = bytearray()
+        for at in range(0, len(data), PACKED_STEP):
+            text += unpack(data[at : at + PACKED_STEP])
+            _below(UNPACKED_READ, text)
+        return bytes(text)
 
 
 async def pipe_events(
@@ -188,7 +201,7 @@ def unpacker(encoding: str, limit: int) -> Callable[[bytes], bytes] | None:
     return None
 
 
-def _below(limit: int, unpacked: bytes) -> bytes:
+def _below(limit: int, unpacked: Unpacked) -> Unpacked:
     if len(unpacked) >= limit:
         raise OverflowError
     return unpacked

@@ -156,7 +156,7 @@ class Tokenizer:
     ) -> TokenUsage | Future[TokenUsage]:
         if spoken.usage is not None:
             return spoken.usage
-        small = len(spoken.text) + prompt_bytes < INLINE_BYTES
+        small = len(spoken.said) + prompt_bytes < INLINE_BYTES
         if not small or encoding_of(model) not in self._encodings:
             with suppress(RuntimeError):  # The pool is closed.
                 return self._pool.submit(self._measured, spoken, prompt, model, prompt_bytes)
@@ -170,7 +170,7 @@ class Tokenizer:
         except Exception as error:  # noqa: BLE001 - measurement fails open
             LOG.error("count_failed", error=type(error).__name__)
             sent = _by_size(prompt_bytes)
-            said = _by_size(_size(spoken.text) + spoken.unread_bytes)
+            said = _by_size(len(spoken.said) + spoken.unread_bytes)
         exact = family_of(model).exact and sent.exact and said.exact
         counted_by = CountedBy.TIKTOKEN if exact else CountedBy.ESTIMATE
         return TokenUsage(input=sent.tokens, output=said.tokens, counted_by=counted_by)

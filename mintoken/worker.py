@@ -4,13 +4,15 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import uvloop
 
 from mintoken.config import Config
 from mintoken.rates import RateLimiter
 from mintoken.server import Server
+from mintoken.watch import watching
 
 BEAT_S = 1.0
 """Seconds between the bytes that tell the parent that this worker's event loop turns."""
@@ -25,8 +27,25 @@ def work(config: Config, sockets: Sequence[socket.socket], rates: RateLimiter, p
     StorageError.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it decides.
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with runner_for(config.server.slow_callback_ms) as runner:
         runner.run(_serve(config, sockets, rates, parent))
+
+
+@contextmanager
+def runner_for(slow_callback_ms: float) -> Iterator[asyncio.Runner]:
+    """An event loop: uvloop's, or, if it is to be watched, asyncio's own, without its debug mode.
+
+    That mode would take 2 ms itself to connect to a provider.
+    """
+    if not slow_callback_ms:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            yield runner
+        return
+    with (
+        watching(slow_callback_ms),
+        asyncio.Runner(debug=False, loop_factory=asyncio.SelectorEventLoop) as runner,
+    ):
+        yield runner
 
 
 async def _serve(

@@ -185,7 +185,7 @@ def test_a_panic_of_tiktokens_becomes_an_estimate(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tokens, "CHUNK_CHARACTERS", 10_000_000)
     tokenizer = Tokenizer(None)
     assert tokenizer.count(" " * 1_000_000, "gpt-4o") == 250_000
-    usage = usage_of(tokenizer, "gpt-4o", Prompt(), Spoken(text=" " * 1_000_000))
+    usage = usage_of(tokenizer, "gpt-4o", Prompt(), Spoken(said=(" " * 1_000_000).encode()))
     assert usage.counted_by is CountedBy.ESTIMATE
 
 
@@ -241,13 +241,13 @@ def test_what_no_context_window_holds_is_estimated(
 def test_an_answer_is_its_text_and_what_its_family_bills_beside(
     loaded: Tokenizer, model: str, tool_calls: tuple[int, ...], extra: int, counted_by: CountedBy
 ) -> None:
-    usage = usage_of(loaded, model, Prompt(), Spoken(text=WORDS, tool_calls=tool_calls))
+    usage = usage_of(loaded, model, Prompt(), Spoken(said=WORDS.encode(), tool_calls=tool_calls))
     assert usage.output == loaded.count(WORDS, model) + extra
     assert usage.counted_by is counted_by
 
 
 def test_bytes_that_were_not_read_are_estimated(loaded: Tokenizer) -> None:
-    usage = usage_of(loaded, "gpt-4o", Prompt(), Spoken(text="hello world", unread_bytes=4001))
+    usage = usage_of(loaded, "gpt-4o", Prompt(), Spoken(said=b"hello world", unread_bytes=4001))
     assert (usage.output, usage.counted_by) == (2 + 1001, CountedBy.ESTIMATE)
 
 
@@ -328,7 +328,7 @@ MAIN = threading.main_thread().name
 async def test_the_providers_own_count_is_taken_as_it_is(loaded: Tokenizer) -> None:
     calls = Calls()
     usage = TokenUsage(input=5, output=7, counted_by=CountedBy.UPSTREAM)
-    spoken = Spoken(text=WORDS * 1000, usage=usage)
+    spoken = Spoken(said=(WORDS * 1000).encode(), usage=usage)
     loaded.measure_soon(spoken, calls.prompt, "gpt-4o", calls.then, prompt_bytes=10**6)
     assert calls.usages == [usage]
     assert await loaded.measure(spoken, calls.prompt, "gpt-4o", prompt_bytes=10**6) is usage
@@ -337,7 +337,7 @@ async def test_the_providers_own_count_is_taken_as_it_is(loaded: Tokenizer) -> N
 
 async def test_little_is_counted_at_once(loaded: Tokenizer) -> None:
     calls = Calls()
-    loaded.measure_soon(Spoken(text="hello"), calls.prompt, "gpt-4o", calls.then, prompt_bytes=500)
+    loaded.measure_soon(Spoken(said=b"hello"), calls.prompt, "gpt-4o", calls.then, prompt_bytes=500)
     assert calls.usages == [TokenUsage(input=7, output=1, counted_by=CountedBy.TIKTOKEN)]
     assert calls.prompt_threads == [MAIN]
 
@@ -347,7 +347,7 @@ async def test_much_is_counted_in_the_pool_and_handed_to_the_loop(
     loaded: Tokenizer, words: int, prompt_bytes: int
 ) -> None:
     calls = Calls()
-    spoken = Spoken(text=WORDS * words)
+    spoken = Spoken(said=(WORDS * words).encode())
     loaded.measure_soon(spoken, calls.prompt, "gpt-4o", calls.then, prompt_bytes=prompt_bytes)
     assert calls.usages == []
     await asyncio.wait_for(calls.done.wait(), 5)
@@ -358,17 +358,17 @@ async def test_much_is_counted_in_the_pool_and_handed_to_the_loop(
 async def test_a_vocabulary_that_is_not_loaded_yet_is_loaded_in_the_pool() -> None:
     tokenizer, calls = Tokenizer(None), Calls()
     tokenizer.load()
-    tokenizer.measure_soon(Spoken(text="hello"), calls.prompt, "gpt-4", calls.then, prompt_bytes=9)
+    tokenizer.measure_soon(Spoken(said=b"hello"), calls.prompt, "gpt-4", calls.then, prompt_bytes=9)
     assert calls.usages == []
     await asyncio.wait_for(calls.done.wait(), 5)
-    tokenizer.measure_soon(Spoken(text="hello"), calls.prompt, "gpt-4", calls.then, prompt_bytes=9)
+    tokenizer.measure_soon(Spoken(said=b"hello"), calls.prompt, "gpt-4", calls.then, prompt_bytes=9)
     assert len(calls.usages) == 2
     assert calls.usages[0] == calls.usages[1]
 
 
 async def test_the_loop_runs_on_while_the_pool_counts(loaded: Tokenizer) -> None:
     counting = asyncio.ensure_future(
-        loaded.measure(Spoken(text=WORDS * 50_000), Prompt, "gpt-4o", prompt_bytes=0)
+        loaded.measure(Spoken(said=(WORDS * 50_000).encode()), Prompt, "gpt-4o", prompt_bytes=0)
     )
     turns = 0
     while not counting.done():
@@ -382,7 +382,7 @@ async def test_closing_finishes_what_was_begun(loaded: Tokenizer) -> None:
     tokenizer, calls = Tokenizer(None), Calls()
     tokenizer.load()
     for _ in range(20):
-        spoken = Spoken(text=WORDS * 1000)
+        spoken = Spoken(said=(WORDS * 1000).encode())
         tokenizer.measure_soon(spoken, calls.prompt, "gpt-4o", calls.then, prompt_bytes=0)
     await asyncio.to_thread(tokenizer.close)
     assert len(calls.usages) == 20
@@ -391,7 +391,7 @@ async def test_closing_finishes_what_was_begun(loaded: Tokenizer) -> None:
 async def test_what_comes_after_closing_is_counted_all_the_same() -> None:
     tokenizer, calls = Tokenizer(None), Calls()
     tokenizer.close()
-    spoken = Spoken(text=WORDS * 100)
+    spoken = Spoken(said=(WORDS * 100).encode())
     tokenizer.measure_soon(spoken, calls.prompt, "gpt-4o", calls.then, prompt_bytes=0)
     assert calls.usages[0].counted_by is CountedBy.TIKTOKEN
 
@@ -401,12 +401,16 @@ async def test_a_count_that_fails_is_an_estimate(loaded: Tokenizer, size: int) -
     def broken() -> Any:
         raise ValueError("canary")
 
-    usage = await loaded.measure(Spoken(text="x" * size), broken, "gpt-4o", prompt_bytes=size)
+    usage = await loaded.measure(
+        Spoken(said=("x" * size).encode()), broken, "gpt-4o", prompt_bytes=size
+    )
     assert usage == TokenUsage(input=-(-size // 4), output=-(-size // 4))
 
 
 async def test_a_broken_vocabulary_means_estimates(tmp_path: Path) -> None:
     (tmp_path / O200K_NAME).write_bytes(b"")
     tokenizer = Tokenizer(tmp_path)
-    usage = await tokenizer.measure(Spoken(text="x" * 8), Prompt, "gpt-4o", prompt_bytes=4)
+    usage = await tokenizer.measure(
+        Spoken(said=("x" * 8).encode()), Prompt, "gpt-4o", prompt_bytes=4
+    )
     assert usage == TokenUsage(input=1, output=2, counted_by=CountedBy.ESTIMATE)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from mintoken.errors import MintokenError
-from mintoken.models import Spoken, Turn
+from mintoken.models import Outcome, Spoken, Turn
 
 
 class Meter(Protocol):
@@ -22,6 +22,9 @@ class Meter(Protocol):
     @property
     def text_bytes(self) -> int:
         """Bytes of visible text so far; costs nothing to ask."""
+
+    def ended(self) -> Outcome | None:
+        """How the answer ended by what was fed; None if it has not."""
 
     def spoken(self) -> Spoken:
         """What the answer said so far."""

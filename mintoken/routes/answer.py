@@ -57,17 +57,11 @@ async def _relay_events(request: web.Request, answer: Answer) -> web.StreamRespo
         await response.write(data)
         ctx.bytes_out += len(data)
 
-    def ended() -> Outcome | None:
-        spoken = meter.spoken()
-        if spoken.failed:
-            return Outcome.UPSTREAM_ERROR
-        return Outcome.OK if spoken.done else None
-
     ctx.outcome = await pipe_events(
         answer,
         write,
         reader,
-        ended,
+        meter.ended,
         keepalive_after=config.keepalive_after,
         idle_timeout=config.idle_timeout,
     )
