@@ -20,7 +20,7 @@ from benchmarks.scenarios import Effort, Scenario
 from mintoken.process import raise_file_limit
 
 
-def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = [scenario.name for scenario in scenarios.ALL]
     parser.add_argument("--only", action="append", choices=names, help="may be given repeatedly")
@@ -51,7 +51,7 @@ def _tell(progress: Progress, task: TaskID, share: float) -> None:
     progress.update(task, completed=share)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     asked = options(arguments)
     if missing_wrk():
         print("The load is wrk's. Run this first: sudo apt-get install wrk", file=sys.stderr)
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     build = ROOT / "build"
     build.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=build) as folder:
-        where = report.machine(Path(folder), effort)
+        where = report.machine(Path(folder), effort, arguments)
         try:
             found = run(chosen, effort, Path(folder))
         except (LoadError, RuntimeError) as error:
@@ -84,4 +84,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -83,12 +83,15 @@ def _against(bare: list[float], mintoken: list[float], *, difference: bool) -> s
     a, b = statistics.median(bare), statistics.median(mintoken)
     pairs = list(zip(bare, mintoken, strict=True))
     if difference:
-        spread = [y - x for x, y in pairs]
-        return f"{b - a:+.2f} ({min(spread):+.2f} to {max(spread):+.2f})"
+        return f"{b - a:+.2f}" + _spread([f"{y - x:+.2f}" for x, y in pairs])
     if min(bare) <= 0:
         return ""
-    spread = [y / x for x, y in pairs]
-    return f"{b / a:.2f} × ({min(spread):.2f} to {max(spread):.2f})"
+    return f"{b / a:.2f} ×" + _spread([f"{y / x:.2f}" for x, y in pairs])
+
+
+def _spread(shown: list[str]) -> str:
+    low, high = min(shown, key=float), max(shown, key=float)
+    return f" ({low} to {high})" if len(shown) > 1 else ""
 
 
 def _shown(value: float | None) -> str:

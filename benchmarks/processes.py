@@ -35,7 +35,11 @@ class Tree:
 
     def rss_mb(self) -> float:
         """Of the largest process."""
-        return max(_kb(f"/proc/{pid}/status", "VmRSS:") for pid in self.pids()) / 1024
+        return max(map(_rss_mb, self.pids()))
+
+    def all_rss_mb(self) -> float:
+        """Of all processes: too much by what they share, but right where it grows."""
+        return sum(map(_rss_mb, self.pids()))
 
     def pss_mb(self) -> float | None:
         """Of all processes, what they share counted once; None where only root may know."""
@@ -49,6 +53,10 @@ def _cpu_ticks(pid: int) -> int:
     # The second field is the program's name in brackets, which may hold anything.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
+
+
+def _rss_mb(pid: int) -> float:
+    return _kb(f"/proc/{pid}/status", "VmRSS:") / 1024
 
 
 def _kb(file: str, name: str) -> int:

@@ -22,7 +22,8 @@ WORD = bodies.chunk(bodies.delta(" mutex"), fingerprint=bodies.STAMP)
 STAMP_AT = WORD.index(bodies.STAMP.encode())
 BEFORE, AFTER = WORD[:STAMP_AT], WORD[STAMP_AT + len(bodies.STAMP) :]
 CHUNKS_PER_TURN = 25
-"""Of a fast stream: what it writes before the event loop turns."""
+TURN = WORD * CHUNKS_PER_TURN
+"""What a fast stream writes before the event loop turns, which would join single writes."""
 
 
 def end(tokens: int) -> bytes:
@@ -81,8 +82,7 @@ class Connection(asyncio.Protocol):
         if not left:
             self._transport.write(FAST_END)
         elif not self._transport.is_closing():
-            for _ in range(CHUNKS_PER_TURN):
-                self._transport.write(WORD)
+            self._transport.write(TURN)
             self._loop.call_soon(self._write_fast, left - CHUNKS_PER_TURN)
 
     def _tick(self, at: float, count: int, number: int) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,10 +76,10 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def machine(data: Path, effort: Effort) -> dict[str, str]:
+def machine(data: Path, effort: Effort, arguments: Sequence[str]) -> dict[str, str]:
     """Where and how it was measured; `data` is where the database was."""
     return {
-        "command": "make bench",
+        "command": f'make bench ARGS="{shlex.join(arguments)}"' if arguments else "make bench",
         "effort": f"{effort.rounds} rounds of {effort.seconds} s, "
         f"{effort.streams} paced streams of {effort.paced_seconds} s",
         "date": time.strftime("%Y-%m-%d", time.gmtime()),

@@ -34,9 +34,12 @@ class Effort:
     seconds: int
     streams: int
     paced_seconds: int
+    warm_rounds: int = 0
+    """Short ones before, that do not count."""
 
 
-FULL = Effort(rounds=3, seconds=4, streams=500, paced_seconds=20)
+FULL = Effort(rounds=3, seconds=4, streams=500, paced_seconds=20, warm_rounds=1)
+WARM = Effort(rounds=1, seconds=1, streams=10, paced_seconds=1)
 QUICK = Effort(rounds=1, seconds=1, streams=100, paced_seconds=2)
 
 Round = Callable[[Target, Target, Effort, Path], Figures]
@@ -54,20 +57,18 @@ class Scenario:
 
 
 def interleaved(once: Round) -> Callable[[Effort, Path, Told], Rounds]:
-    """Every target in each round, in another order each time; one round before does not count."""
+    """Every target in each round, in another order each time."""
 
     def measure(effort: Effort, folder: Path, told: Told) -> Rounds:
         with everyone(folder) as targets:
             found: dict[str, list[Figures]] = {target.name: [] for target in targets}
-            warm = Effort(rounds=1, seconds=1, streams=10, paced_seconds=1)
-            steps = (effort.rounds + 1) * len(targets)
-            for step in range(steps):
-                told(step / steps)
-                number, place = divmod(step, len(targets))
-                target = targets[(place + number) % len(targets)]
-                figures = once(target, targets[0], effort if number else warm, folder)
-                if number:
-                    found[target.name].append(figures)
+            for number in range(-effort.warm_rounds, effort.rounds):
+                for place in range(len(targets)):
+                    told(max(0, number + place / len(targets)) / effort.rounds)
+                    target = targets[(place + number) % len(targets)]
+                    figures = once(target, targets[0], WARM if number < 0 else effort, folder)
+                    if number >= 0:
+                        found[target.name].append(figures)
         return found
 
     return measure
@@ -99,13 +100,13 @@ def paced_streams(target: Target, upstream: Target, effort: Effort, folder: Path
     spacing_ms = 2.1
     chunks = effort.paced_seconds * bodies.CHUNKS_PER_S
     rss_mb: list[float] = []
-    before_mb = target.tree.rss_mb()
+    before_mb = target.tree.all_rss_mb()
     all_run_s = effort.streams * spacing_ms / 1000 + effort.paced_seconds / 2
     with accounted(target, upstream) as account:
         figures = streams(
             target, bodies.paced(effort.paced_seconds), count=effort.streams, chunks=chunks,
             folder=folder, spacing_ms=spacing_ms,
-            midway=(all_run_s, lambda: rss_mb.append(target.tree.rss_mb())),
+            midway=(all_run_s, lambda: rss_mb.append(target.tree.all_rss_mb())),
         )  # fmt: skip
     cpu_us = account["cpu_s"] * 1e6 / (effort.streams * chunks)
     return figures | account | {"cpu_us": cpu_us, "rss_mb": rss_mb[0], "rss_before_mb": before_mb}
