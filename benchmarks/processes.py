@@ -94,9 +94,10 @@ def running(
                 raise RuntimeError(f"{command} did not start:\n{log.read_text()[-4000:]}")
             time.sleep(0.002)
         yield Tree(process.pid), time.monotonic() - begun
-        if process.poll() is not None:
-            raise RuntimeError(f"{command} ended by itself:\n{log.read_text()[-4000:]}")
     finally:
+        if process.poll() is not None:
+            code, said = process.returncode, log.read_text()[-4000:]
+            raise RuntimeError(f"{command} ended by itself with {code}:\n{said}")
         process.terminate()
         try:
             process.wait(15)
