@@ -85,6 +85,7 @@ def machine(data: Path, effort: Effort, arguments: Sequence[str]) -> dict[str, s
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": _commit(),
         "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "load before it": f"{os.getloadavg()[0]:.1f} processes, the average of a minute",
         "kernel": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
