@@ -35,6 +35,10 @@ fuzz: $(VENV)/installed-for-tests ## try 20,000 odd requests and as many bodies;
 chaos: $(VENV)/installed-for-tests ## kill, fill, reload and hurry it for up to five minutes; prints a table
 	@cd tests && ../$(RUN) -m chaos
 
+.PHONY: bench
+bench: programs $(VENV)/installed-for-tests ## measure it beside a bare relay; as ARGS, --quick, --only SCENARIO, --rounds N
+	@$(RUN) -m benchmarks $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/installed-for-tests ## look for mistakes and for other formatting than ours
 	$(RUN) -m ruff check
@@ -57,9 +61,9 @@ check: programs lint types coverage ## everything that must hold before a change
 	$(RUN) -m pytest $(STORAGE_TESTS:%=--ignore=%) $(ARGS)
 
 # As program:package. Where systemd runs, apt would start the two servers too, so it is left to you.
-PROGRAMS := systemd-analyze:systemd nginx:nginx caddy:caddy mkfs.ext4:e2fsprogs
+PROGRAMS := systemd-analyze:systemd nginx:nginx caddy:caddy mkfs.ext4:e2fsprogs wrk:wrk
 .PHONY: programs
-programs: ## get the programs that tests run and pip has not: systemd, nginx, caddy, e2fsprogs
+programs: ## get the programs that tests run and pip has not: systemd, nginx, caddy, e2fsprogs, wrk
 	@missing=$$(for program in $(PROGRAMS); do \
 		PATH="$$PATH:/usr/sbin" command -v "$${program%:*}" >/dev/null || printf ' %s' "$${program#*:}"; \
 	done); \

@@ -1,0 +1,1 @@
+"""What Mintoken costs, beside a bare relay and beside the provider itself; `make bench`."""
