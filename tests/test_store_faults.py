@@ -21,7 +21,7 @@ from mintoken import logs
 from mintoken.errors import MintokenError, StorageError
 from mintoken.ledger import Ledger
 from mintoken.models import Progress, QuotaCounts
-from mintoken.stores import sqlite_file
+from mintoken.stores import sqlite, sqlite_file
 from mintoken.stores.locks import LedgerLock, find_workers
 
 FRAME = PAGE + 24
@@ -150,18 +150,20 @@ async def test_a_long_reader_stops_no_commit_and_the_log_is_short_again_after_it
     assert await store.audit() == []
 
 
-async def test_a_commit_that_was_applied_though_it_seemed_to_fail_counts_once(store, database):
+async def test_a_commit_that_was_applied_though_it_seemed_to_fail_counts_once(
+    store, database, monkeypatch
+):
     await reserve(store, reservation("1"))
-    do = store._do
+    do = sqlite._do
 
-    def do_and_fail(work: object) -> None:
-        do(work)
+    def do_and_fail(*args: object) -> None:
+        do(*args)
         raise sqlite3.OperationalError("disk I/O error")
 
-    store._do = do_and_fail
+    monkeypatch.setattr(sqlite, "_do", do_and_fail)
     with pytest.raises(StorageError):
         await settle(store, settlement("1"))
-    store._do = do
+    monkeypatch.undo()
     assert counters(database) == (5, 0, 1)
     await settle(store, settlement("1"))
     assert counters(database) == (5, 0, 1)

@@ -242,10 +242,12 @@ async def test_a_failed_batch_leaves_nothing_and_the_next_one_works(store, datab
     assert counters(database) == (5, 10, 2)
 
 
-@pytest.mark.parametrize("model", ["\ud800", 2**63], ids=["surrogate", "too-large"])
-async def test_a_value_that_sqlite_cannot_hold_is_a_storage_error(store, database, model):
+@pytest.mark.parametrize(
+    "value", [{"model": "\ud800"}, {"started_at": 2**63}], ids=["surrogate", "too-large"]
+)
+async def test_a_value_that_sqlite_cannot_hold_is_a_storage_error(store, database, value):
     with pytest.raises(StorageError):
-        await reserve(store, reservation("1"), reservation("2", model=model))
+        await reserve(store, reservation("1"), reservation("2", **value))
     assert ask(database, "SELECT count(*) FROM usage") == [(0,)]
     assert (await reserve(store, reservation("1")))["1"].admitted
 
