@@ -1,6 +1,7 @@
 """What a Chat Completions answer says, read off its events or its body."""
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -39,6 +40,14 @@ class _Answer(msgspec.Struct, gc=False):
 
 
 _ANSWER = msgspec.json.Decoder(_Answer)
+_STRING = msgspec.json.Decoder(str)
+
+_MANY, _LARGE = 16, 4096
+"""So many events are heard together, unless one has more bytes than that."""
+# A name and its quotes cannot be part of a string's content: the quotes there are escaped.
+_WORD = re.compile(rb'"choices":\[\{"index":0,"delta":\{"content":"((?:[^"\\]++|\\.)*+)"\}')
+_ONCE_EACH = (b'"choices":', b'"index":', b'"finish_reason":null')
+_NOT_MERE_WORDS = (b'"usage":{', b'"error":')
 
 
 class _Voice:
@@ -66,6 +75,7 @@ class ChatMeter:
     """
 
     def __init__(self) -> None:
+        self._waiting: list[bytes] = []
         self._voices: dict[int, _Voice] = {}
         self._room = MAX_TEXT_BYTES
         self._unread_bytes = 0
@@ -75,12 +85,10 @@ class ChatMeter:
         self._done = False
         self._failed = False
 
-    def feed(self, event: bytes) -> None:
-        answer = _decode(event)
-        if answer is None:
-            self._hear_nonsense(event)
-        else:
-            self._take(answer)
+    def feed(self, events: list[bytes]) -> None:
+        self._waiting += events
+        if len(self._waiting) >= _MANY or (events and max(map(len, events)) > _LARGE):
+            self._hear_waiting()
 
     def feed_body(self, body: bytes) -> None:
         answer = _decode(body)
@@ -98,11 +106,13 @@ class ChatMeter:
         return MAX_TEXT_BYTES - self._room
 
     def ended(self) -> Outcome | None:
+        self._hear_waiting()
         if self._failed:
             return Outcome.UPSTREAM_ERROR
         return Outcome.OK if self._done else None
 
     def spoken(self) -> Spoken:
+        self._hear_waiting()
         voices = [self._voices[index] for index in sorted(self._voices)]
         return Spoken(
             model=self._model,
@@ -115,11 +125,44 @@ class ChatMeter:
             failed=self._failed,
         )
 
+    def _hear_waiting(self) -> None:
+        events, self._waiting = self._waiting, []
+        if not events or (self._model and self._hear_words(events)):
+            return
+        for event in events:
+            answer = _decode(event)
+            if answer is None:
+                self._hear_nonsense(event)
+            else:
+                self._take(answer)
+
     def _hear_nonsense(self, event: bytes) -> None:
         if event.strip() == b"[DONE]":
             self._done = True
         else:
             self._unread_bytes += len(event)
+
+    def _hear_words(self, events: list[bytes]) -> bool:
+        """Take events that bring nothing but the next words of the one choice, as nearly all do.
+
+        False if these do not: a fifth of the time that decoding each takes.
+        """
+        text, count = b"\n".join(events), len(events)
+        words = _WORD.findall(text)
+        if (
+            len(words) != count
+            or any(text.count(name) != count for name in _ONCE_EACH)
+            or any(name in text for name in _NOT_MERE_WORDS)
+        ):
+            return False
+        said = b"".join(words)
+        if b"\\" in said or not said.isascii():
+            try:
+                said = _STRING.decode(b'"%b"' % said).encode()
+            except (msgspec.DecodeError, UnicodeDecodeError):  # As of half a surrogate pair.
+                return False
+        self._write(self._voice(0), said)
+        return True
 
     def _take(self, answer: _Answer) -> None:
         if answer.model:
@@ -133,13 +176,13 @@ class ChatMeter:
                 self._finish_reason = choice.finish_reason
             said = choice.delta or choice.message
             if said is not None:
-                self._hear(self._voice(choice), said)
+                self._hear(self._voice(choice.index), said)
 
     def _hear(self, voice: _Voice, said: _Said) -> None:
         reasoning = said.reasoning_content or said.reasoning  # some providers send both, the same
         for text in (reasoning, said.content, said.refusal):
             if text:
-                self._write(voice, text)
+                self._write(voice, text.encode(errors="replace"))
         if said.tool_calls is not None:
             for position, call in enumerate(_list(said.tool_calls)):
                 self._hear_call(voice, position, _dict(call))
@@ -151,18 +194,16 @@ class ChatMeter:
         for said in (_dict(call.get("function")), _dict(call.get("custom"))):
             for text in (said.get("name"), said.get("arguments"), said.get("input")):
                 if isinstance(text, str) and text:
-                    self._write(voice, text)
+                    self._write(voice, text.encode(errors="replace"))
 
-    def _write(self, voice: _Voice, text: str) -> None:
-        data = text.encode(errors="replace")
+    def _write(self, voice: _Voice, data: bytes) -> None:
         if len(data) > self._room:
             self._unread_bytes += len(data) - self._room
             data = data[: self._room]
         self._room -= len(data)
         voice.text += data
 
-    def _voice(self, choice: _Choice) -> _Voice:
-        index: object = choice.index
+    def _voice(self, index: object) -> _Voice:
         place = min(max(index, 0), _MAX_CHOICES - 1) if isinstance(index, int) else 0
         voice = self._voices.get(place)
         if voice is None:

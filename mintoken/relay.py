@@ -59,8 +59,7 @@ class EventReader:
             if self._unpack is None:
                 self._meter.skip(len(data))
                 return
-            for event in self._parser.feed(self._unpacked(self._unpack, data)):
-                self._meter.feed(event)
+            self._meter.feed(self._parser.feed(self._unpacked(self._unpack, data)))
             self._meter.skip(self._parser.skipped - skipped)
         except Exception as error:  # noqa: BLE001 - measurement fails open
             self._unpack = None

@@ -25,7 +25,7 @@ def body(message, **fields) -> bytes:
 def heard(*events: bytes) -> Spoken:
     meter = ChatMeter()
     for one in events:
-        meter.feed(one)
+        meter.feed([one])
     return meter.spoken()
 
 
@@ -151,10 +151,10 @@ def test_a_surrogate_half_in_an_answer_costs_no_more_than_itself():
 @given(ANY_BODIES)
 def test_no_json_object_makes_the_meter_fail(odd):
     meter = ChatMeter()
-    meter.feed(odd)
+    meter.feed([odd])
     meter.feed_body(odd)
     meter.feed_body(b'{"choices":[{"message":' + odd + b',"delta":' + odd + b"}]}")
-    meter.feed(b'{"usage":' + odd + b',"choices":[{"delta":{"tool_calls":[' + odd + b"]}}]}")
+    meter.feed([b'{"usage":' + odd + b',"choices":[{"delta":{"tool_calls":[' + odd + b"]}}]}"])
     assert isinstance(meter.spoken(), Spoken)
 
 
@@ -239,7 +239,7 @@ def test_events_that_differ_in_their_content_only_are_read_like_any_other(
     for content in contents:
         value = json.loads(event({"content": content}))
         text = json.dumps(value, separators=separators, ensure_ascii=ascii_only)
-        meter.feed(text.encode(errors="replace"))
+        meter.feed([text.encode(errors="replace")])
     expected = "".join(contents).encode(errors="replace").decode()
     assert meter.spoken().text.replace("\ufffd", "?") == expected.replace("\ufffd", "?")
 
@@ -268,10 +268,77 @@ def test_a_stream_is_kept_in_little_more_than_its_text():
     meter = ChatMeter()
     tracemalloc.start()
     for one in events:
-        meter.feed(one)
+        meter.feed([one])
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert size < 30_000
+
+
+ODD_DELTAS = [
+    {"content": None},
+    {"role": "assistant", "content": "r"},
+    {"content": "c", "reasoning_content": "why"},
+    {"reasoning_content": "why"},
+    {"content": "c", "tool_calls": [call(0, "f", "{}", "id0")]},
+    {"refusal": "no"},
+]
+ODD_EVENTS = [
+    event({"content": "z"}, index=1),
+    event({"content": "stop"}, finish="stop"),
+    event({"content": "u"}, usage={"prompt_tokens": 3, "completion_tokens": 4}),
+    event({"content": "e"}, error={"message": "overloaded"}),
+    b'{"model":"m","choices":[{"index":0,"delta":{"content":"half \\ud83d"},'
+    b'"logprobs":null,"finish_reason":null}]}',
+    b'{"choices":[{"index":0,"delta":{"content":"\xff"},"finish_reason":null}]}',
+    b'{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null},'
+    b'{"index":1,"delta":{"content":"b"},"finish_reason":null}]}',
+    b'{"choices":[{"index":0,"delta":{"content":"broken',
+    b"[DONE]",
+]
+
+
+def compact(one: bytes) -> bytes:
+    """As OpenAI writes it: no blanks between names and values."""
+    try:
+        return json.dumps(json.loads(one), separators=(",", ":"), ensure_ascii=False).encode()
+    except ValueError:
+        return one
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('"\\\n:{}[],'))
+
+
+@given(
+    st.lists(
+        WORDS.map(lambda text: event({"content": text}))
+        | st.sampled_from([*map(event, ODD_DELTAS), *ODD_EVENTS]),
+        max_size=60,
+    ),
+    st.booleans(),
+)
+def test_what_is_heard_together_is_what_is_heard_one_by_one(events, with_blanks):
+    if not with_blanks:
+        events = [*map(compact, events)]
+    events.insert(0, event({"role": "assistant", "content": ""}))
+    together, one_by_one = ChatMeter(), ChatMeter()
+    together.feed(events[:1])
+    together.feed(events[1:])
+    for one in events:
+        one_by_one.feed([one])
+        one_by_one.ended()  # which hears what was fed
+    assert together.spoken() == one_by_one.spoken()
+    assert together.ended() == one_by_one.ended()
+
+
+def test_mere_words_are_heard_without_decoding_each(monkeypatch):
+    words = ["say ", '"hi"', " – ", "\\n", "\n", "漢😀"]
+    events = [compact(event({"content": word})) for word in words] * 5
+    meter = ChatMeter()
+    meter.feed([event({"role": "assistant", "content": ""})])
+    meter.ended()
+    monkeypatch.setattr(chat_answer, "_decode", None)
+    meter.feed(events)
+    assert meter.spoken().text == "".join(words) * 5
 
 
 def test_skipped_bytes_are_unread():

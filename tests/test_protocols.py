@@ -74,7 +74,7 @@ def test_a_sample_stream_is_metered(protocol, sample):
     meter, parser = protocol.meter(), EventParser()
     assert not meter.spoken().done
     for event in parser.feed(sample("stream.sse")):
-        meter.feed(event)
+        meter.feed([event])
     spoken = meter.spoken()
     assert parser.at_boundary
     assert spoken.done
@@ -92,7 +92,7 @@ def test_a_sample_error_is_a_failure(protocol, sample):
 def test_an_unfinished_answer_is_not_done(protocol, sample):
     meter, parser = protocol.meter(), EventParser()
     for event in parser.feed(sample("stream.sse").replace(b"data: [DONE]\n\n", b"")):
-        meter.feed(event)
+        meter.feed([event])
     assert not meter.spoken().done
     meter.feed_body(sample("reply.json")[:-20])
     assert not meter.spoken().done
@@ -105,5 +105,5 @@ def test_an_error_is_one_event_of_a_stream_too(protocol, code):
     (event,) = EventParser().feed(protocol.error(error, in_stream=True))
     assert event == body
     meter = protocol.meter()
-    meter.feed(event)
+    meter.feed([event])
     assert meter.spoken().failed
