@@ -126,15 +126,19 @@ class ChatMeter:
         )
 
     def _hear_waiting(self) -> None:
-        events, self._waiting = self._waiting, []
-        if not events or (self._model and self._hear_words(events)):
-            return
-        for event in events:
-            answer = _decode(event)
-            if answer is None:
-                self._hear_nonsense(event)
-            else:
-                self._take(answer)
+        waiting, self._waiting = self._waiting, []
+        for start in range(0, len(waiting), _MANY):
+            events = waiting[start : start + _MANY]
+            if not self._model or not self._hear_words(events):
+                for event in events:
+                    self._hear_event(event)
+
+    def _hear_event(self, event: bytes) -> None:
+        answer = _decode(event)
+        if answer is None:
+            self._hear_nonsense(event)
+        else:
+            self._take(answer)
 
     def _hear_nonsense(self, event: bytes) -> None:
         if event.strip() == b"[DONE]":

@@ -186,6 +186,10 @@ class Connection(web.RequestHandler):
         lines += [f"X-Mintoken-Error: {code.code}"]
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + response.body)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:  # As in upstream._Connection.
+            super().resume_reading(resume_parser)
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._write_timer = self._loop.call_later(self._config.write_timeout, self._write_stalled)
