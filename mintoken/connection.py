@@ -186,7 +186,7 @@ class Connection(web.RequestHandler):
         lines += [f"X-Mintoken-Error: {code.code}"]
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + response.body)
 
-    def resume_reading(self, resume_parser: bool = True) -> None:
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's
         if self._reading_paused:  # As in upstream._Connection.
             super().resume_reading(resume_parser)
 

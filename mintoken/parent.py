@@ -93,6 +93,7 @@ class Parent:
             preload(self._config.tiktoken_cache_dir)
         gc.collect()
         gc.freeze()  # What is there now is shared: a collection would write to every page of it.
+        gc.enable()
         try:
             return self._watch()
         except _Born as born:

@@ -127,7 +127,7 @@ async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
 class _Connection(ResponseHandler):
     """Tells the reader of a body when what came is no HTTP; aiohttp 3.14 lets it wait for ever."""
 
-    def resume_reading(self, resume_parser: bool = True) -> None:
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's
         # aiohttp 3.14 calls this for every chunk that is read; to parse nothing took more than all
         # the rest of a chunk's way through here.
         if self._reading_paused:

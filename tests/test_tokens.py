@@ -1,6 +1,7 @@
 """Counting: offline, exact where it can be, never in the way of the event loop."""
 
 import asyncio
+import binascii
 import hashlib
 import subprocess
 import sys
@@ -60,6 +61,18 @@ def test_the_vocabulary_needs_no_network_and_none_of_its_carriers_code() -> None
         env={"PYTHONPATH": str(Path(__file__).parent.parent)},
     )
     assert ran.stdout.split() == ["2", "2"]
+
+
+@pytest.mark.parametrize("name", vocabulary.RECIPES)
+def test_every_token_has_the_rank_that_its_line_says(name: str) -> None:
+    content, _ = vocabulary._vocabulary(f"https://host/{name}.tiktoken", None)
+    encoding = vocabulary.load(name, None)
+    lines = content.splitlines()
+    for number, line in enumerate(lines):
+        token, rank = line.split()
+        assert int(rank) == number
+        if number % 97 == 0:
+            assert encoding.encode_single_token(binascii.a2b_base64(token)) == number
 
 
 def test_it_is_ready_once_the_default_vocabulary_is_loaded() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TypeVar, assert_never
 
 import aiosqlite
-import msgspec
 
 from mintoken.errors import NameTakenError, StorageError
 from mintoken.files import make_private_folder
@@ -177,8 +176,7 @@ class SqliteStore:
 
     def _apply(self, batch: Batch, writer: sqlite3.Connection) -> dict[str, Admission]:
         if batch.settlements:
-            first = {settlement.id: settlement for settlement in reversed(batch.settlements)}
-            writer.execute(rows.SETTLE, (_json([*map(rows.SETTLEMENT_ROW, first.values())]),))
+            writer.executemany(rows.SETTLE, map(rows.SETTLEMENT_ROW, batch.settlements))
         if batch.progress:
             writer.executemany(rows.NOTE_PROGRESS, map(rows.PROGRESS_ROW, batch.progress))
         return self._reserve(batch.reservations, writer) if batch.reservations else {}
@@ -189,19 +187,23 @@ class SqliteStore:
         if self._worker is None:
             self._worker = WorkerLock(self._workers)
             self._in_place |= sqlite_file.identities(self._worker.path)
-        months = _json([*{(r.account_id, r.month) for r in reservations}])
-        standing = {tuple(row[:2]): row[2:] for row in writer.execute(rows.STANDING, (months,))}
+        worker = self._worker.worker
+        standing = {
+            month: writer.execute(rows.STANDING, month).fetchone() or (-1, 0, 0)
+            for month in {(r.account_id, r.month) for r in reservations}
+        }
         admissions = admit(reservations, standing)
-        admitted = [
-            rows.RESERVATION_ROW(reservation)
-            for reservation in reservations
-            if admissions[reservation.id].admitted
-        ]
-        inserted = writer.execute(rows.RESERVE, (self._worker.worker, _json(admitted)))
+        inserted = writer.executemany(
+            rows.RESERVE,
+            (
+                (*rows.RESERVATION_ROW(reservation), worker)
+                for reservation in reservations
+                if admissions[reservation.id].admitted
+            ),
+        )
         if inserted.rowcount < len(reservations):
             # Refused, or there already: a commit that failed in the end is tried again.
-            ids = _json([*admissions])
-            for (known,) in writer.execute(rows.THESE, (ids,)):
+            for (known,) in writer.execute(rows.THESE, (json.dumps([*admissions]),)):
                 admissions[known] = replace(admissions[known], admitted=True)
         return admissions
 
@@ -252,26 +254,21 @@ def _do(work: Callable[[sqlite3.Connection], _T], writer: sqlite3.Connection) ->
         return work(writer)
 
 
-def _json(values: Sequence[object]) -> str:
-    return msgspec.json.encode(values).decode()
-
-
 def admit(
-    reservations: Sequence[Reservation], standing: Mapping[tuple[str, ...], tuple[int, int, int]]
+    reservations: Sequence[Reservation], standing: Mapping[tuple[str, str], tuple[int, int, int]]
 ) -> dict[str, Admission]:
     """Who is let in, in their order: each needs room for its `needed_tokens` (contract §5).
 
-    `standing` has of each known account and month its limit, its used and its reserved tokens.
+    `standing` has of each account and month the limit (-1 if there is no such account, 0 if it is
+    unlimited), the used and the reserved tokens.
     """
     admissions: dict[str, Admission] = {}
     reserved = {month: standing[month][2] for month in standing}
     for one in reservations:
         month = one.account_id, one.month
-        limit, used, _ = standing.get(month, (0, 0, 0))
-        fits = month in standing and (
-            limit == 0 or used + reserved[month] + one.needed_tokens <= limit
-        )
+        limit, used, _ = standing[month]
+        fits = limit == 0 or used + reserved[month] + one.needed_tokens <= limit
         if fits and one.id not in admissions:
             reserved[month] += one.reserved_tokens
-        admissions.setdefault(one.id, Admission(fits, used, limit))
+        admissions.setdefault(one.id, Admission(fits, used, max(limit, 0)))
     return admissions

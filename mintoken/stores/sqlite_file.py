@@ -114,7 +114,7 @@ def identities(*paths: Path) -> dict[Path, Identity]:
     found: dict[Path, Identity] = {}
     for path in paths:
         try:
-            status = path.stat()
+            status = os.stat(path)
             found[path] = status.st_dev, status.st_ino
         except FileNotFoundError:
             found[path] = None

@@ -8,9 +8,7 @@ from mintoken.models import PURGED, Account, GroupBy, Intensity, Key, UsageLine
 
 _EPOCH = date(1970, 1, 1)
 
-# Each getter gives the values of the statement below it, in the order of its columns.
-# The statements of a commit take all of its rows at once, as JSON: a statement gives up Python's
-# lock and has to win it back from the busy event loop, which took more CPU than all of SQLite's.
+# Each getter gives the values of the statement below it, in the order of its parameters.
 SETTLEMENT_ROW = attrgetter(
     "outcome.value",
     "status",
@@ -29,13 +27,11 @@ SETTLEMENT_ROW = attrgetter(
     "id",
 )
 SETTLE = """
-UPDATE usage SET outcome = value ->> 0, status = value ->> 1, model_served = value ->> 2,
-    finish_reason = value ->> 3, upstream_request_id = value ->> 4, input_tokens = value ->> 5,
-    output_tokens = value ->> 6, cached_tokens = value ->> 7, reasoning_tokens = value ->> 8,
-    counted_by = value ->> 9, charged_tokens = value ->> 10, first_byte_ms = value ->> 11,
-    duration_ms = value ->> 12, bytes_out = value ->> 13
-FROM json_each(?)
-WHERE usage.id = value ->> 14 AND usage.outcome = 'reserved'"""
+UPDATE usage SET outcome = ?, status = ?, model_served = ?, finish_reason = ?,
+    upstream_request_id = ?, input_tokens = ?, output_tokens = ?, cached_tokens = ?,
+    reasoning_tokens = ?, counted_by = ?, charged_tokens = ?, first_byte_ms = ?, duration_ms = ?,
+    bytes_out = ?
+WHERE id = ? AND outcome = 'reserved'"""
 
 PROGRESS_ROW = attrgetter("output_tokens", "bytes_out", "id")
 NOTE_PROGRESS = """
@@ -61,19 +57,13 @@ RESERVATION_ROW = attrgetter(
 RESERVE = """
 INSERT INTO usage (id, account_id, key_id, started_at, month, protocol, model, stream, intensity,
     reason, arm, prompt_version, injected_tokens, bytes_in, reserved_tokens, worker)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
-    value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13,
-    value ->> 14, ?
-FROM json_each(?)
-WHERE true
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING"""
 THESE = "SELECT id FROM usage WHERE id IN (SELECT value FROM json_each(?))"
 STANDING = """
-SELECT asked.value ->> 0, asked.value ->> 1, a.monthly_tokens, coalesce(m.used, 0),
-    coalesce(m.reserved, 0)
-FROM json_each(?) asked
-JOIN accounts a ON a.id = asked.value ->> 0
-LEFT JOIN month_usage m ON m.account_id = a.id AND m.month = asked.value ->> 1"""
+SELECT a.monthly_tokens, coalesce(m.used, 0), coalesce(m.reserved, 0)
+FROM accounts a LEFT JOIN month_usage m ON m.account_id = a.id AND m.month = ?2
+WHERE a.id = ?1"""
 
 RECOVER = """
 UPDATE usage SET outcome = 'crashed',
