@@ -33,7 +33,7 @@ fuzz: $(VENV)/installed-for-tests ## try 20,000 odd requests and as many bodies;
 
 .PHONY: chaos
 chaos: $(VENV)/installed-for-tests ## kill, fill, reload and hurry it for up to five minutes; prints a table
-	@cd tests && ../$(RUN) -m chaos
+	@cd tests && ../$(RUN) -m chaos $(ARGS)
 
 .PHONY: bench
 bench: programs $(VENV)/installed-for-tests ## measure it beside a bare relay; as ARGS, --quick, --only SCENARIO, --rounds N

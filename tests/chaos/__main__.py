@@ -20,12 +20,17 @@ ALL: list[experiments.Experiment] = [
     partial(experiments.overshoot, enforcement="strict", limit=50_000),
     partial(experiments.overshoot, enforcement="soft", limit=50_000),
     partial(experiments.memory, times=100_000),
+    partial(experiments.memory, times=10_000, stream=True),
+]
+LONG: list[experiments.Experiment] = [
+    partial(experiments.memory, times=1_000_000),
+    partial(experiments.memory, times=100_000, stream=True),
 ]
 
 
-async def run(progress: Progress) -> list[experiments.Result]:
+async def run(chosen: list[experiments.Experiment], progress: Progress) -> list[experiments.Result]:
     results = []
-    for experiment in ALL:
+    for experiment in chosen:
         assert isinstance(experiment, partial)
         task = progress.add_task(experiment.func.__name__.replace("_", " "), total=1.0)
         with tempfile.TemporaryDirectory(prefix="mintoken-chaos-") as folder:
@@ -42,7 +47,7 @@ def main() -> int:
     begun = time.monotonic()
     console = Console(width=None if sys.stdout.isatty() else 160)
     with Progress(console=Console(stderr=True)) as progress:
-        results = asyncio.run(run(progress))
+        results = asyncio.run(run(LONG if "--long" in sys.argv else ALL, progress))
     table = Table(title=f"Chaos, in {time.monotonic() - begun:.0f} s")
     for name in ("What happened", "Found", "Bar", ""):
         table.add_column(name, overflow="fold")

@@ -211,20 +211,20 @@ async def overshoot(folder: Path, told: Told, *, enforcement: str, limit: int) -
     )
 
 
-async def memory(folder: Path, told: Told, *, times: int) -> Result:
+async def memory(folder: Path, told: Told, *, times: int, stream: bool = False) -> Result:
     """The worker's memory after a tenth of the requests, and after all."""
     async with (
         lean_provider() as provider,
         serving(folder, provider.base_url) as served,
     ):
-        await ask_many(served, times // 10)
+        await ask_many(served, times // 10, stream=stream)
         warm = served.rss_kb()
         for part in range(1, 10):
             told(part / 10)
-            await ask_many(served, times // 10)
+            await ask_many(served, times // 10, stream=stream)
         growth = served.rss_kb() / warm - 1
     return Result(
-        f"{times:,} requests in a row",
+        f"{times:,} {'streams' if stream else 'requests'}, 32 at once",
         f"memory {growth:+.1%}, from {warm / 1024:.0f} MiB",
         "< 5 %",
         growth < 0.05,

@@ -141,7 +141,7 @@ class _Asker(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._seen += data
         head, end, body = self._seen.partition(b"\r\n\r\n")
-        if end and len(body) >= int(_value(head, b"Content-Length")):
+        if end and _is_whole(head, body):
             assert head.startswith(b"HTTP/1.1 200 OK")
             self._seen.clear()
             self._ask()
@@ -151,10 +151,18 @@ class _Asker(asyncio.Protocol):
             self._done.set_result(None)
 
 
-async def ask_many(served: Served, count: int, *, connections: int = 32) -> None:
+def _is_whole(head: bytes | bytearray, body: bytes | bytearray) -> bool:
+    if b"Transfer-Encoding: chunked" in head:
+        return body.endswith(b"\r\n0\r\n\r\n")
+    return len(body) >= int(_value(head, b"Content-Length"))
+
+
+async def ask_many(
+    served: Served, count: int, *, connections: int = 32, stream: bool = False
+) -> None:
     """So many requests, over connections that stay open; each must be answered with 200."""
     loop = asyncio.get_running_loop()
-    body = orjson.dumps(CHAT)
+    body = orjson.dumps(CHAT | {"stream": stream})
     lines = [
         "POST /v1/chat/completions HTTP/1.1",
         "Host: mintoken",
