@@ -44,10 +44,13 @@ _STRING = msgspec.json.Decoder(str)
 
 _MANY, _LARGE = 16, 4096
 """So many events are heard together, unless one has more bytes than that."""
-# A name and its quotes cannot be part of a string's content: the quotes there are escaped.
-_WORD = re.compile(rb'"choices":\[\{"index":0,"delta":\{"content":"((?:[^"\\]++|\\.)*+)"\}')
-_ONCE_EACH = (b'"choices":', b'"index":', b'"finish_reason":null')
-_NOT_MERE_WORDS = (b'"usage":{', b'"error":')
+# The one choice of an event, with the next words of its content and nothing else. A name and its
+# quotes cannot be part of a string: the quotes there are escaped.
+_WORDS = re.compile(
+    rb'"choices":\[\{"index":0,"delta":\{"content":"([^"\\]*+(?:\\.[^"\\]*+)*+)"\}'
+    rb'(?:,"[a-z_]++":null)*+\}\]'
+)
+_MORE_THAN_WORDS = (b'"usage":{', b'"error":')
 
 
 class _Voice:
@@ -151,13 +154,9 @@ class ChatMeter:
 
         False if these do not: a fifth of the time that decoding each takes.
         """
-        text, count = b"\n".join(events), len(events)
-        words = _WORD.findall(text)
-        if (
-            len(words) != count
-            or any(text.count(name) != count for name in _ONCE_EACH)
-            or any(name in text for name in _NOT_MERE_WORDS)
-        ):
+        text = b"\n".join(events)
+        words = _WORDS.findall(text)
+        if len(words) != len(events) or any(name in text for name in _MORE_THAN_WORDS):
             return False
         said = b"".join(words)
         if b"\\" in said or not said.isascii():

@@ -287,7 +287,7 @@ ODD_EVENTS = [
     event({"content": "stop"}, finish="stop"),
     event({"content": "u"}, usage={"prompt_tokens": 3, "completion_tokens": 4}),
     event({"content": "e"}, error={"message": "overloaded"}),
-    b'{"model":"m","choices":[{"index":0,"delta":{"content":"half \\ud83d"},'
+    b'{"model":"gpt-4o","choices":[{"index":0,"delta":{"content":"half \\ud83d"},'
     b'"logprobs":null,"finish_reason":null}]}',
     b'{"choices":[{"index":0,"delta":{"content":"\xff"},"finish_reason":null}]}',
     b'{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null},'
