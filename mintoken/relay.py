@@ -21,11 +21,11 @@ UNPACKED_LIMIT = 32 * 1024 * 1024
 """Bytes that such a copy may unpack to (counting.md)."""
 UNPACKED_INLINE = 256 * 1024
 """Bytes of a body that are unpacked on the event loop: 1 ms."""
-UNPACKED_READ = 4 * 1024 * 1024
-"""Bytes that one read of a stream may unpack to, more than any honest one does: 15 ms."""
+UNPACKED_READ = 512 * 1024
+"""Bytes that one read of a stream may unpack to, more than an honest one does."""
 PACKED_STEP = 4 * 1024
-UNPACKED_STEP = 512 * 1024
-"""Bytes of a stream that are unpacked at once, and that these may become: a bomb takes 2 ms."""
+UNPACKED_STEP = 128 * 1024
+"""Bytes of a stream that are unpacked at once, and that these may become: a bomb takes 1 ms."""
 
 Unpacked = TypeVar("Unpacked", bytes, bytearray)
 Write = Callable[[bytes], Awaitable[None]]
