@@ -42,8 +42,7 @@ class _Answer(msgspec.Struct, gc=False):
 _ANSWER = msgspec.json.Decoder(_Answer)
 _STRING = msgspec.json.Decoder(str)
 
-_MANY, _LARGE = 16, 4096
-"""So many events are heard together, unless one has more bytes than that."""
+_MANY, _LARGE = 16, 4096  # so many events are heard at once, unless one has more bytes than that
 # The one choice of an event, with the next words of its content and nothing else. A name and its
 # quotes cannot be part of a string: the quotes there are escaped.
 _WORDS = re.compile(
