@@ -42,7 +42,7 @@ class _Answer(msgspec.Struct, gc=False):
 _ANSWER = msgspec.json.Decoder(_Answer)
 _STRING = msgspec.json.Decoder(str)
 
-_MANY, _LARGE = 16, 4096  # so many events are heard at once, unless one has more bytes than that
+_MANY = 16  # events that are heard at once
 # The one choice of an event, with the next words of its content and nothing else. A name and its
 # quotes cannot be part of a string: the quotes there are escaped.
 _WORDS = re.compile(
@@ -77,7 +77,6 @@ class ChatMeter:
     """
 
     def __init__(self) -> None:
-        self._waiting: list[bytes] = []
         self._voices: dict[int, _Voice] = {}
         self._room = MAX_TEXT_BYTES
         self._unread_bytes = 0
@@ -88,9 +87,11 @@ class ChatMeter:
         self._failed = False
 
     def feed(self, events: list[bytes]) -> None:
-        self._waiting += events
-        if len(self._waiting) >= _MANY or (events and max(map(len, events)) > _LARGE):
-            self._hear_waiting()
+        for start in range(0, len(events), _MANY):
+            some = events[start : start + _MANY]
+            if not self._model or not self._hear_words(some):
+                for event in some:
+                    self._hear_event(event)
 
     def feed_body(self, body: bytes) -> None:
         answer = _decode(body)
@@ -108,13 +109,11 @@ class ChatMeter:
         return MAX_TEXT_BYTES - self._room
 
     def ended(self) -> Outcome | None:
-        self._hear_waiting()
         if self._failed:
             return Outcome.UPSTREAM_ERROR
         return Outcome.OK if self._done else None
 
     def spoken(self) -> Spoken:
-        self._hear_waiting()
         voices = [self._voices[index] for index in sorted(self._voices)]
         return Spoken(
             model=self._model,
@@ -126,14 +125,6 @@ class ChatMeter:
             done=self._done,
             failed=self._failed,
         )
-
-    def _hear_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for start in range(0, len(waiting), _MANY):
-            events = waiting[start : start + _MANY]
-            if not self._model or not self._hear_words(events):
-                for event in events:
-                    self._hear_event(event)
 
     def _hear_event(self, event: bytes) -> None:
         answer = _decode(event)

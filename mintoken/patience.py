@@ -23,7 +23,7 @@ class Waits:
 
 
 class Patience:
-    """How long one request waits for the upstream: for its head, then for each read of its body.
+    """How long the task of a request waits: for the head of the answer, then for each read of it.
 
     One timer serves all of its waits, and is set again only when it fires: `asyncio.timeout` makes
     one for each, which took a tenth of the CPU of a streamed chunk. Used as a context manager, it
@@ -35,6 +35,9 @@ class Patience:
     def __init__(self, waits: Waits) -> None:
         self._waits = waits
         self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
         self._timer: asyncio.TimerHandle | None = None
         self._until = math.inf
         """When the wait that runs is given up; inf if none does."""
@@ -49,9 +52,7 @@ class Patience:
     def __enter__(self) -> None:
         if self._waits.stopped:
             raise InterruptedByShutdownError
-        task = asyncio.current_task()
-        assert task is not None
-        self._task, self._cancelling = task, task.cancelling()
+        self._cancelling = self._task.cancelling()
         if self._timer is None or self._timer.when() > self._until:
             self._set_timer()
 

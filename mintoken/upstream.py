@@ -88,8 +88,8 @@ class Answer:
         """
         content = self._response.content
         try:
-            if (ready := content.read_nowait()) or content.at_eof():
-                return ready
+            if content.at_eof():
+                return b""
             with self._patience.at_most(wait_s):
                 return await content.readany()
         except (aiohttp.ClientError, OSError) as error:

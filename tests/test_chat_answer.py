@@ -325,7 +325,6 @@ def test_what_is_heard_together_is_what_is_heard_one_by_one(events, with_blanks)
     together.feed(events[1:])
     for one in events:
         one_by_one.feed([one])
-        one_by_one.ended()  # which hears what was fed
     assert together.spoken() == one_by_one.spoken()
     assert together.ended() == one_by_one.ended()
 
@@ -335,7 +334,6 @@ def test_mere_words_are_heard_without_decoding_each(monkeypatch):
     events = [compact(event({"content": word})) for word in words] * 5
     meter = ChatMeter()
     meter.feed([event({"role": "assistant", "content": ""})])
-    meter.ended()
     monkeypatch.setattr(chat_answer, "_decode", None)
     meter.feed(events)
     assert meter.spoken().text == "".join(words) * 5

@@ -11,7 +11,7 @@ class Meter(Protocol):
     """Reads one answer over the relay's shoulder; never raises on what it is fed."""
 
     def feed(self, events: list[bytes]) -> None:
-        """Take the data of the next server-sent events; none is of more than 1 MiB."""
+        """Take the data of the next server-sent events; many at once are heard sooner."""
 
     def feed_body(self, body: bytes) -> None:
         """Take a whole JSON answer."""
@@ -21,7 +21,7 @@ class Meter(Protocol):
 
     @property
     def text_bytes(self) -> int:
-        """Bytes of visible text so far, or a little less; costs nothing to ask."""
+        """Bytes of visible text so far; costs nothing to ask."""
 
     def ended(self) -> Outcome | None:
         """How the answer ended by what was fed; None if it has not."""
