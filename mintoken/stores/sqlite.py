@@ -211,6 +211,8 @@ class SqliteStore:
         self, counts: QuotaCounts, writer: sqlite3.Connection
     ) -> tuple[int, list[Path]]:
         living, dead = find_workers(self._workers)
+        if self._worker is not None:
+            living.append(self._worker.worker)  # whatever has just become of its lock file
         cursor = writer.execute(rows.RECOVER, (counts.value, json.dumps(living)))
         sqlite_file.touch(writer)
         return cursor.rowcount, dead
