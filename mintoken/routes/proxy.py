@@ -37,8 +37,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PROTOCOL = OpenAIChat()
-READ_INLINE = 256 * 1024
-"""Bytes of a request above which it is read off the event loop: 1 ms at worst, of tiny messages."""
+READ_INLINE = 64 * 1024
+"""Bytes of a request above which it is read off the event loop: 1 ms, if it is odd."""
 INJECT_INLINE = 1024 * 1024
 """The same for the text that goes in, which is a copy of the body: 0.1 ms."""
 SOFT_RESERVATION = 1000
