@@ -142,7 +142,7 @@ class ChatMeter:
     def _hear_words(self, events: list[bytes]) -> bool:
         """Take events that bring nothing but the next words of the one choice, as nearly all do.
 
-        False if these do not: a fifth of the time that decoding each takes.
+        False if these do not. It takes a third of the time of decoding each.
         """
         text = b"\n".join(events)
         words = _WORDS.findall(text)

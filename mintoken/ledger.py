@@ -20,8 +20,8 @@ TICK_S = 5.0
 RETRY_S = 0.5
 """Seconds until settlements are tried again after the storage failed."""
 SETTLE_WITHIN_S = 0.02
-"""Seconds that a settlement waits for company: mostly the next reservation's commit takes it along,
-and two requests in a row cost two commits instead of four."""
+"""Seconds that a settlement waits for the next reservation, whose commit takes it along: requests
+that come one after the other cost one commit each instead of two."""
 LAST_TRIES_S = 3.0
 """Seconds for which a ledger that was told to close goes on trying to settle what waits."""
 

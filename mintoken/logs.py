@@ -30,7 +30,7 @@ def configure(stream: TextIO = sys.stdout) -> None:
 
 def frames(error: BaseException) -> str:
     """Where an exception came from, without its message: that may quote headers or content."""
-    # Not extract_tb, which reads every source file on the way: some milliseconds.
+    # Not extract_tb, which reads every source file on the way.
     places = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     where = " < ".join(f"{c.co_filename}:{line} {c.co_name}" for c, line in reversed(places))
     return f"{type(error).__name__} at {where}"

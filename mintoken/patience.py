@@ -26,8 +26,8 @@ class Patience:
     """How long the task of a request waits: for the head of the answer, then for each read of it.
 
     One timer serves all of its waits, and is set again only when it fires: `asyncio.timeout` makes
-    one for each, which took a tenth of the CPU of a streamed chunk. Used as a context manager, it
-    raises TimeoutError, or InterruptedByShutdownError if a shutdown ended the wait.
+    one for each, which takes 5 µs for every chunk of a stream. Used as a context manager, it raises
+    TimeoutError, or InterruptedByShutdownError if a shutdown ended the wait.
     """
 
     __slots__ = ("_cancelling", "_ended", "_loop", "_task", "_timer", "_until", "_waits")

@@ -6,7 +6,7 @@ from aiohttp.typedefs import Handler
 from mintoken.accounts import Owner
 from mintoken.context import ACCOUNTS, CONTEXT, RATES, SECRET, STATE, Access
 from mintoken.errors import Code, MintokenError
-from mintoken.keys import hash_key
+from mintoken.keys import hash_key, is_well_formed
 from mintoken.models import Decision, Intensity
 
 INTENSITY = "X-Mintoken-Intensity"
@@ -62,7 +62,9 @@ def _owner(request: web.Request, app: web.Application, now_ms: int) -> Owner:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise MintokenError(Code.MISSING_API_KEY)
-    owner = app[ACCOUNTS].find(hash_key(app[SECRET], token))
+    owner = None
+    if is_well_formed(token):
+        owner = app[ACCOUNTS].find(hash_key(app[SECRET], token))
     if owner is None:
         raise MintokenError(Code.INVALID_API_KEY)
     if owner.key.revoked_at is not None:

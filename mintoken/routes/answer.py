@@ -100,8 +100,7 @@ async def relay_body(request: web.Request, answer: Answer) -> web.StreamResponse
 class _Reply:
     """A body for the caller, held back as long as it is small.
 
-    In one piece, its quota headers can include it (contract §3), and one write takes a tenth less
-    CPU per request than two.
+    In one piece, its quota headers can include it (contract §3), and it takes one write, not two.
     """
 
     def __init__(self, request: web.Request, answer: Answer) -> None:

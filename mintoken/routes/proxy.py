@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing
 from typing import ParamSpec, TypeVar
 
 from aiohttp import web
@@ -38,7 +39,7 @@ T = TypeVar("T")
 
 PROTOCOL = OpenAIChat()
 READ_INLINE = 64 * 1024
-"""Bytes of a request above which it is read off the event loop: 1 ms, if it is odd."""
+"""Bytes of a request above which it is read off the event loop: 0.6 ms if it is odd."""
 INJECT_INLINE = 1024 * 1024
 """The same for the text that goes in, which is a copy of the body: 0.1 ms."""
 SOFT_RESERVATION = 1000
@@ -48,7 +49,7 @@ STRICT_RESERVATION = 4096
 
 async def models(request: web.Request) -> web.StreamResponse:
     """`GET /v1/models` and `/v1/models/{id}`: relayed, nothing injected, counted or recorded."""
-    with await _ask(request, None) as answer:
+    with closing(await _ask(request, None)) as answer:
         return await relay_body(request, answer)
 
 
@@ -63,7 +64,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     # Whoever has to count the prompt counts the one that was sent.
     ctx.prompt = turn.prompt if sent is body else lambda: PROTOCOL.read(sent).prompt()
     ctx.month = await _reserve(app, ctx, turn, bytes_in=len(body), injected=sent is not body)
-    with await _ask(request, sent) as answer:
+    with closing(await _ask(request, sent)) as answer:
         ctx.status = answer.status
         ctx.first_byte_ms = ctx.elapsed_ms()
         ctx.upstream_request_id = answer.request_id
