@@ -242,30 +242,3 @@ class Admission:
     admitted: bool
     used: int
     limit: int
-
-
-class GroupBy(StrEnum):
-    """What `mintoken usage` adds up by."""
-
-    DAY = "day"
-    KEY = "key"
-    MODEL = "model"
-    OUTCOME = "outcome"
-
-
-PURGED = "(purged)"
-"""The group of a report's line that adds up the rows that are deleted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageLine:
-    """One line of a usage report: sums over the settled rows of one group."""
-
-    group: str
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    cached_tokens: int
-    reasoning_tokens: int
-    injected_tokens: int
-    charged_tokens: int

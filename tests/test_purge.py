@@ -22,7 +22,7 @@ from store_cases import (
 
 from mintoken.cli import main
 from mintoken.clock import month_of
-from mintoken.models import PURGED, GroupBy
+from mintoken.reports import PURGED, GroupBy
 from mintoken.stores.sqlite import open_sqlite
 
 BEFORE = "2026-10"

@@ -27,13 +27,8 @@ from store_cases import (
 )
 
 from mintoken.errors import ForeignDatabaseError, NameTakenError, StorageError
-from mintoken.models import (
-    Account,
-    GroupBy,
-    Outcome,
-    Progress,
-    QuotaCounts,
-)
+from mintoken.models import Account, Outcome, Progress, QuotaCounts
+from mintoken.reports import GroupBy
 from mintoken.stores.base import Batch
 from mintoken.stores.locks import LedgerLock
 

@@ -16,7 +16,7 @@ from mintoken.cli.base import (
     show_list,
 )
 from mintoken.clock import month_of, utc_ms
-from mintoken.models import GroupBy
+from mintoken.reports import GroupBy
 from mintoken.stores.base import Store
 
 COLUMNS = {

@@ -7,7 +7,8 @@ import typer
 from mintoken import admin, tables
 from mintoken.cli.base import AsJson, ConfigPath, checked_month, configured, in_store
 from mintoken.clock import month_of, utc_ms
-from mintoken.models import PURGED, Directory, GroupBy, UsageLine
+from mintoken.models import Directory
+from mintoken.reports import PURGED, GroupBy, UsageLine
 from mintoken.stores.base import Store
 
 COUNTS = {

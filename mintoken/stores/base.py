@@ -8,14 +8,13 @@ from mintoken.models import (
     Account,
     Admission,
     Directory,
-    GroupBy,
     Key,
     Progress,
     QuotaCounts,
     Reservation,
     Settlement,
-    UsageLine,
 )
+from mintoken.reports import GroupBy, UsageLine
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,16 +14,8 @@ import aiosqlite
 
 from mintoken.errors import NameTakenError, StorageError
 from mintoken.files import make_private_folder
-from mintoken.models import (
-    Account,
-    Admission,
-    Directory,
-    GroupBy,
-    Key,
-    QuotaCounts,
-    Reservation,
-    UsageLine,
-)
+from mintoken.models import Account, Admission, Directory, Key, QuotaCounts, Reservation
+from mintoken.reports import GroupBy, UsageLine
 from mintoken.stores import sqlite_file
 from mintoken.stores import sqlite_rows as rows
 from mintoken.stores.base import Batch

@@ -4,7 +4,8 @@ import sqlite3
 from datetime import date, timedelta
 from operator import attrgetter
 
-from mintoken.models import PURGED, Account, GroupBy, Intensity, Key, UsageLine
+from mintoken.models import Account, Intensity, Key
+from mintoken.reports import PURGED, GroupBy, UsageLine
 
 _EPOCH = date(1970, 1, 1)
 
