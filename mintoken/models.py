@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 
 class Intensity(StrEnum):
     """How much shorter the answer is asked to be."""
@@ -93,16 +95,14 @@ class Directory:
     keys: tuple[Key, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """The level that runs and why (contract §3, X-Mintoken-Reason)."""
 
     intensity: Intensity
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenUsage:
+class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Tokens of one exchange. `cached` is part of `input`, `reasoning` is part of `output`."""
 
     input: int = 0
@@ -183,8 +183,7 @@ class Spoken:
         return self.said.decode(errors="replace")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A usage row as it is written before the upstream is asked.
 
     `reserved_tokens` are held until settlement; the request is admitted if `needed_tokens` more
@@ -209,8 +208,7 @@ class Reservation:
     needed_tokens: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What became of a reserved row; `charged_tokens` is what the quota counts of it."""
 
     id: str
@@ -226,8 +224,7 @@ class Settlement:
     bytes_out: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known of a running stream, kept in case this process dies."""
 
     id: str
@@ -235,8 +232,7 @@ class Progress:
     bytes_out: int
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True, gc=False):
     """The quota's answer: tokens used this month and the limit (0 is unlimited)."""
 
     admitted: bool
