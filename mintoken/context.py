@@ -90,6 +90,8 @@ class RequestContext:
     month: Admission | None = None
     """The account's month as this request's headers show it."""
 
+    injected: bool = False
+    """Whether the body that was sent has our text in it."""
     reservation: Reservation | None = None
     prompt: PromptReader | None = None
     """Reads the prompt that was sent, for whoever has to count it."""

@@ -1,9 +1,7 @@
 """The data plane: a request goes to the provider, its answer comes back."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import closing
-from typing import ParamSpec, TypeVar
 
 from aiohttp import web
 
@@ -29,19 +27,15 @@ from mintoken.models import (
     Turn,
     label,
 )
+from mintoken.prompts import Prompts
 from mintoken.protocols.openai_chat import OpenAIChat
 from mintoken.routes.answer import relay, relay_body
 from mintoken.routes.body import read_json
 from mintoken.upstream import Answer, request_headers, without_intensity
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 PROTOCOL = OpenAIChat()
-READ_INLINE = 64 * 1024
+PREPARE_INLINE = 64 * 1024
 """Bytes of a request above which it is read off the event loop: 0.6 ms if it is odd."""
-INJECT_INLINE = 1024 * 1024
-"""The same for the text that goes in, which is a copy of the body: 0.1 ms."""
 SOFT_RESERVATION = 1000
 STRICT_RESERVATION = 4096
 """Tokens reserved: the most for soft, those without a cap for strict (contract §5)."""
@@ -56,14 +50,12 @@ async def models(request: web.Request) -> web.StreamResponse:
 async def chat(request: web.Request) -> web.StreamResponse:
     """`POST /v1/chat/completions` (design §3, steps 5 to 9)."""
     ctx, app = request[CONTEXT], request.app
-    body = await read_json(request)
-    turn = await _run(body, READ_INLINE, PROTOCOL.read, body)
-    ctx.decision = decide(ctx, turn)
-    text = app[PROMPTS].text(ctx.decision.intensity)
-    sent = await _run(body, INJECT_INLINE, PROTOCOL.inject, body, turn, text) if text else body
-    # Whoever has to count the prompt counts the one that was sent.
-    ctx.prompt = turn.prompt if sent is body else lambda: PROTOCOL.read(sent).prompt()
-    ctx.month = await _reserve(app, ctx, turn, bytes_in=len(body), injected=sent is not body)
+    pieces = await read_json(request)
+    if ctx.buffered_bytes <= PREPARE_INLINE:
+        turn, sent = _prepare(ctx, app[PROMPTS], pieces)
+    else:
+        turn, sent = await asyncio.to_thread(_prepare, ctx, app[PROMPTS], pieces)
+    ctx.month = await _reserve(app, ctx, turn)
     with closing(await _ask(request, sent)) as answer:
         ctx.status = answer.status
         ctx.first_byte_ms = ctx.elapsed_ms()
@@ -71,13 +63,17 @@ async def chat(request: web.Request) -> web.StreamResponse:
         return await relay(request, turn, answer)
 
 
-async def _run(
-    body: bytes, inline: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-) -> T:
-    """Do the work on a body here, or in a thread if it has more bytes than may be done `inline`."""
-    if len(body) <= inline:
-        return work(*args, **kwargs)
-    return await asyncio.to_thread(work, *args, **kwargs)
+def _prepare(ctx: RequestContext, prompts: Prompts, pieces: list[bytes]) -> tuple[Turn, bytes]:
+    """Read a body, choose its level, put the text in: the turn, and the body to send."""
+    body = b"".join(pieces)
+    pieces.clear()  # Here, where it may take as long as to join them.
+    turn = PROTOCOL.read(body)
+    ctx.decision = decide(ctx, turn)
+    sent = PROTOCOL.inject(body, turn, prompts.text(ctx.decision.intensity))
+    ctx.injected = sent is not body
+    # Whoever has to count the prompt counts the one that was sent.
+    ctx.prompt = turn.prompt if sent is body else lambda: PROTOCOL.read(sent).prompt()
+    return turn, sent
 
 
 def decide(ctx: RequestContext, turn: Turn) -> Decision:
@@ -101,9 +97,7 @@ def _key(ctx: RequestContext) -> Key:
     return ctx.owner.key
 
 
-async def _reserve(
-    app: web.Application, ctx: RequestContext, turn: Turn, *, bytes_in: int, injected: bool
-) -> Admission:
+async def _reserve(app: web.Application, ctx: RequestContext, turn: Turn) -> Admission:
     key, decision, prompts = _key(ctx), ctx.decision, app[PROMPTS]
     assert decision is not None
     enforcement = app[CONFIG].quota.enforcement
@@ -121,9 +115,9 @@ async def _reserve(
         intensity=decision.intensity,
         reason=decision.reason,
         arm="",
-        prompt_version=prompts.version if injected else "",
-        injected_tokens=prompts.tokens(decision.intensity) if injected else 0,
-        bytes_in=bytes_in,
+        prompt_version=prompts.version if ctx.injected else "",
+        injected_tokens=prompts.tokens(decision.intensity) if ctx.injected else 0,
+        bytes_in=ctx.buffered_bytes,
         reserved_tokens=reserved,
         needed_tokens=reserved if strict else 1,
     )
