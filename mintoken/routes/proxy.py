@@ -11,11 +11,13 @@ from mintoken.clock import month_of, seconds_to_next_month
 from mintoken.context import (
     CONFIG,
     CONTEXT,
+    CONVERSATIONS,
     LEDGER,
     PROMPTS,
     UPSTREAM,
     RequestContext,
 )
+from mintoken.conversations import Conversations
 from mintoken.errors import Code, InterruptedByShutdownError, MintokenError
 from mintoken.models import (
     Admission,
@@ -57,9 +59,9 @@ async def chat(request: web.Request) -> web.StreamResponse:
     """`POST /v1/chat/completions` (design §3, steps 5 to 9)."""
     ctx, app = request[CONTEXT], request.app
     body = await read_json(request)
-    turn = await _run(body, READ_INLINE, PROTOCOL.read, body)
-    ctx.decision = decide(ctx, turn)
-    text = app[PROMPTS].text(ctx.decision.intensity)
+    turn, decision = await _run(body, READ_INLINE, _understood, app, ctx, body)
+    ctx.decision = decision
+    text = app[PROMPTS].text(decision.intensity)
     sent = await _run(body, INJECT_INLINE, PROTOCOL.inject, body, turn, text) if text else body
     # Whoever has to count the prompt counts the one that was sent.
     ctx.prompt = turn.prompt if sent is body else lambda: PROTOCOL.read(sent).prompt()
@@ -80,13 +82,26 @@ async def _run(
     return await asyncio.to_thread(work, *args, **kwargs)
 
 
-def decide(ctx: RequestContext, turn: Turn) -> Decision:
-    """The level that runs and why: what was asked for, else the key's default (contract §3)."""
+def _understood(app: web.Application, ctx: RequestContext, body: bytes) -> tuple[Turn, Decision]:
+    turn = PROTOCOL.read(body)
+    return turn, decide(app[CONVERSATIONS], ctx, turn)
+
+
+def decide(conversations: Conversations, ctx: RequestContext, turn: Turn) -> Decision:
+    """The level that runs and why (contract §3): what was asked for, else what was detected, else
+    the key's default.
+    """
     key = _key(ctx)
-    decision = ctx.asked or Decision(key.intensity, "key")
+    decision = ctx.asked or _detected(conversations, key, turn) or Decision(key.intensity, "key")
     if turn.inject_at is None and decision.intensity is not Intensity.NONE:
         return Decision(Intensity.NONE, "no_messages")
     return decision
+
+
+def _detected(conversations: Conversations, key: Key, turn: Turn) -> Decision | None:
+    if not key.smart or turn.inject_at is None:
+        return None
+    return conversations.decide(key.id, turn.asked())
 
 
 def reserved_tokens(cap: int | None, enforcement: Enforcement) -> int:
