@@ -14,8 +14,8 @@ SHORT_CAP = 64
 REPEAT_TURNS = 8
 REPEAT_WORDS = 3
 REPEAT_CHARACTERS = 1024
-"""A question counts as repeated if it is among the last so many, has so many words of its own, and
-is no longer than this."""
+"""A question counts as repeated if it was among the last so many messages, and has at least so many
+words in at most so many characters."""
 
 _TERM = re.compile(r"\{([a-z_]+)\}")
 # What people add when they ask the same again.
@@ -33,11 +33,11 @@ Predicate = Callable[[Asked], bool]
 
 
 def _repeats_a_question(asked: Asked) -> bool:
-    """The last user message says nothing that one of those before it did not."""
+    """The last user message has the words of one before it, apart from "please" and the like."""
     last = _words(asked.turns[-1])
-    if len(last) < REPEAT_WORDS:
+    if len(last) < REPEAT_WORDS or last <= _FILLERS:
         return False
-    return any(_words(turn) == last for turn in asked.turns[-1 - REPEAT_TURNS : -1])
+    return any(_words(turn) ^ last <= _FILLERS for turn in asked.turns[-1 - REPEAT_TURNS : -1])
 
 
 def _words(text: str) -> frozenset[str]:
@@ -46,7 +46,7 @@ def _words(text: str) -> frozenset[str]:
     words = _WORD.findall(text.lower())
     if len(words) < REPEAT_WORDS:  # or a script without spaces
         words = [char for word in words if NO_SPACES.search(word) for char in word]
-    return frozenset(words) - _FILLERS
+    return frozenset(words)
 
 
 PREDICATES: Mapping[str, Predicate] = {
