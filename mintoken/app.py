@@ -18,6 +18,7 @@ from mintoken.context import (
     ACCOUNTS,
     CLOCK,
     CONFIG,
+    CONVERSATIONS,
     LEDGER,
     PROMPTS,
     RATES,
@@ -29,6 +30,8 @@ from mintoken.context import (
     Clock,
     ServerState,
 )
+from mintoken.conversations import Conversations
+from mintoken.detect import load_detector
 from mintoken.errors import DiskError, TokenizerError
 from mintoken.ledger import Ledger
 from mintoken.logs import frames
@@ -81,6 +84,7 @@ async def _accounts_and_ledger(app: web.Application) -> AsyncIterator[None]:
         accounts = app[ACCOUNTS] = Accounts(store)
         await accounts.refresh()
         app[SECRET] = secret_for(accounts.directory, config.storage.data_dir)
+        app[CONVERSATIONS] = Conversations(load_detector(), app[SECRET])
         ledger = app[LEDGER] = Ledger(store, counts=config.quota.counts)
         with suppress(DiskError):  # It serves with 503 until the ledger finds that it has passed.
             await ledger.recover()

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from mintoken.accounts import Accounts, Owner
 from mintoken.config import Config
+from mintoken.conversations import Conversations
 from mintoken.errors import Code
 from mintoken.ledger import Ledger
 from mintoken.models import (
@@ -57,6 +58,7 @@ ACCESS: web.AppKey[dict[object, Access]] = web.AppKey("access", dict)
 ACCOUNTS = web.AppKey("accounts", Accounts)
 CLOCK: web.AppKey[Clock] = web.AppKey("clock", Callable)  # type: ignore[arg-type]
 CONFIG = web.AppKey("config", Config)
+CONVERSATIONS = web.AppKey("conversations", Conversations)
 LEDGER = web.AppKey("ledger", Ledger)
 PROMPTS = web.AppKey("prompts", Prompts)
 RATES = web.AppKey("rates", RateLimiter)

@@ -70,6 +70,7 @@ class Account:
 class Key:
     """A Mintoken key, without its secret: `hash` is the keyed hash, `prefix` is for display.
 
+    `smart` lets detection choose the level; `intensity` is that of what it has nothing to say on.
     `rpm` (requests per minute) and `concurrency` are limits, 0 is none; times are UTC milliseconds.
     """
 
@@ -79,6 +80,7 @@ class Key:
     prefix: str
     hash: bytes = field(repr=False)
     intensity: Intensity
+    smart: bool = False
     rpm: int = 0
     concurrency: int = 0
     created_at: int
@@ -142,12 +144,37 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a request asks, as far as detection and rules look; long texts without their middle.
+
+    `system` is the leading system text, `turns` are the user's messages in their order. `cap` is
+    the caller's own limit of output tokens, None without one. `structure` is JSON or a schema as
+    the format of the answer, `tool_result` says that the result of a tool is among the messages.
+    """
+
+    system: str = field(default="", repr=False)
+    turns: tuple[str, ...] = field(default=(), repr=False)
+    cap: int | None = None
+    structure: bool = False
+    forced_tool: bool = False
+    logprobs: bool = False
+    prediction: bool = False
+    audio: bool = False
+    tool_result: bool = False
+
+    @property
+    def opening(self) -> tuple[str, str]:
+        """What tells conversations apart: the leading system text and the first user message."""
+        return self.system, self.turns[0] if self.turns else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """A read-only view of a request body; the bytes themselves are kept elsewhere.
 
     `model` is "" where it is missing or not a string. `cap` is the caller's own limit of output
     tokens, None without one. `inject_at` is where system text can go, None where it cannot.
-    `prompt` reads the prompt for counting, when somebody needs it.
+    `prompt` reads the prompt for counting, when somebody needs it, and `asked` what is asked.
     """
 
     model: str
@@ -155,6 +182,7 @@ class Turn:
     cap: int | None
     inject_at: int | None
     prompt: Callable[[], Prompt] = field(repr=False)
+    asked: Callable[[], Asked] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

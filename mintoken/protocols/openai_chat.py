@@ -8,6 +8,7 @@ import msgspec
 
 from mintoken import splice
 from mintoken.chat_answer import ChatMeter
+from mintoken.chat_asked import read_asked
 from mintoken.chat_prompt import read_prompt
 from mintoken.errors import MintokenError
 from mintoken.models import Turn
@@ -70,12 +71,14 @@ class OpenAIChat:
     def read(self, body: bytes) -> Turn:
         found = splice.decode(body, _REQUEST, _ODD_REQUEST)
         request, source = found
+        cap = _cap(request)
         return Turn(
             model=_string(request.model),
             stream=bytes(request.stream) == b"true",
-            cap=_cap(request),
+            cap=cap,
             inject_at=_inject_at(request, source) if isinstance(request, _Request) else None,
             prompt=partial(read_prompt, source),
+            asked=partial(read_asked, source, cap=cap),
         )
 
     def inject(self, body: bytes, turn: Turn, text: str) -> bytes:

@@ -9,11 +9,13 @@ from mintoken.clock import month_of, seconds_to_next_month
 from mintoken.context import (
     CONFIG,
     CONTEXT,
+    CONVERSATIONS,
     LEDGER,
     PROMPTS,
     UPSTREAM,
     RequestContext,
 )
+from mintoken.conversations import Conversations
 from mintoken.errors import Code, InterruptedByShutdownError, MintokenError
 from mintoken.models import (
     Admission,
@@ -27,7 +29,6 @@ from mintoken.models import (
     Turn,
     label,
 )
-from mintoken.prompts import Prompts
 from mintoken.protocols.openai_chat import OpenAIChat
 from mintoken.routes.answer import relay, relay_body
 from mintoken.routes.body import read_json
@@ -52,9 +53,9 @@ async def chat(request: web.Request) -> web.StreamResponse:
     ctx, app = request[CONTEXT], request.app
     pieces = await read_json(request)
     if ctx.buffered_bytes <= PREPARE_INLINE:
-        turn, sent = _prepare(ctx, app[PROMPTS], pieces)
+        turn, sent = _prepare(app, ctx, pieces)
     else:
-        turn, sent = await asyncio.to_thread(_prepare, ctx, app[PROMPTS], pieces)
+        turn, sent = await asyncio.to_thread(_prepare, app, ctx, pieces)
     ctx.month = await _reserve(app, ctx, turn)
     with closing(await _ask(request, sent)) as answer:
         ctx.status = answer.status
@@ -63,26 +64,34 @@ async def chat(request: web.Request) -> web.StreamResponse:
         return await relay(request, turn, answer)
 
 
-def _prepare(ctx: RequestContext, prompts: Prompts, pieces: list[bytes]) -> tuple[Turn, bytes]:
+def _prepare(app: web.Application, ctx: RequestContext, pieces: list[bytes]) -> tuple[Turn, bytes]:
     """Read a body, choose its level, put the text in: the turn, and the body to send."""
     body = b"".join(pieces)
     pieces.clear()  # Here, where it may take as long as to join them.
     turn = PROTOCOL.read(body)
-    ctx.decision = decide(ctx, turn)
-    sent = PROTOCOL.inject(body, turn, prompts.text(ctx.decision.intensity))
+    ctx.decision = decide(app[CONVERSATIONS], ctx, turn)
+    sent = PROTOCOL.inject(body, turn, app[PROMPTS].text(ctx.decision.intensity))
     ctx.injected = sent is not body
     # Whoever has to count the prompt counts the one that was sent.
     ctx.prompt = turn.prompt if sent is body else lambda: PROTOCOL.read(sent).prompt()
     return turn, sent
 
 
-def decide(ctx: RequestContext, turn: Turn) -> Decision:
-    """The level that runs and why: what was asked for, else the key's default (contract §3)."""
+def decide(conversations: Conversations, ctx: RequestContext, turn: Turn) -> Decision:
+    """The level that runs and why (contract §3): what was asked for, else what was detected, else
+    the key's default.
+    """
     key = _key(ctx)
-    decision = ctx.asked or Decision(key.intensity, "key")
+    decision = ctx.asked or _detected(conversations, key, turn) or Decision(key.intensity, "key")
     if turn.inject_at is None and decision.intensity is not Intensity.NONE:
         return Decision(Intensity.NONE, "no_messages")
     return decision
+
+
+def _detected(conversations: Conversations, key: Key, turn: Turn) -> Decision | None:
+    if not key.smart or turn.inject_at is None:
+        return None
+    return conversations.decide(key.id, turn.asked())
 
 
 def reserved_tokens(cap: int | None, enforcement: Enforcement) -> int:
