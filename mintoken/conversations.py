@@ -3,13 +3,12 @@
 import hashlib
 import threading
 from collections import OrderedDict
-from dataclasses import replace
 
-from mintoken.detect import REPEAT_TURNS, Detector
-from mintoken.models import Asked, Decision, Intensity
+from mintoken.detect import Detector, is_none
+from mintoken.models import Asked, Decision
 
 MOST = 100_000
-"""Conversations remembered: about 20 MB."""
+"""Conversations remembered: 16 MB."""
 _HASH_BYTES = 16
 
 
@@ -40,7 +39,7 @@ class Conversations:
         with self._lock:
             known = before in self._known
             decision = self._known.pop(before, None)
-        decision = self._next(asked, decision) if known else self._replay(asked)
+        decision = self._next(asked, decision) if known else self._detector.of_conversation(asked)
         with self._lock:
             self._known[now] = decision
             while len(self._known) > self._most:
@@ -48,22 +47,10 @@ class Conversations:
         return decision
 
     def _next(self, asked: Asked, so_far: Decision | None) -> Decision | None:
-        if _is_none(so_far):
+        if is_none(so_far):
             return so_far
         decision = self._detector.of_texts(asked)
-        return decision if _is_none(decision) else so_far
-
-    def _replay(self, asked: Asked) -> Decision | None:
-        in_system = self._detector.in_system(asked.system)
-        first = None
-        for at in range(len(asked.turns)):
-            turns = asked.turns[max(0, at - REPEAT_TURNS) : at + 1]
-            decision = self._detector.of_texts(replace(asked, turns=turns), in_system)
-            if _is_none(decision):
-                return decision
-            if at == 0:
-                first = decision
-        return first
+        return decision if is_none(decision) else so_far
 
     def _hashes(self, key_id: str, asked: Asked) -> tuple[bytes, bytes]:
         """The names of the conversation before the last user message, and with it."""
@@ -80,7 +67,3 @@ def _add(hashed: "hashlib.blake2b", text: str) -> None:
     data = text.encode(errors="replace")
     hashed.update(len(data).to_bytes(8, "big"))
     hashed.update(data)
-
-
-def _is_none(decision: Decision | None) -> bool:
-    return decision is not None and decision.intensity is Intensity.NONE

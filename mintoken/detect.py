@@ -3,15 +3,18 @@
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.resources import files
 
 from mintoken.models import Asked, Decision, Intensity
 from mintoken.patterns import NO_SPACES, Vocabulary
 
+SYSTEM_TEXTS = 128
+"""System texts of which is remembered what is in them."""
 SHORT_CAP = 64
 """Tokens: an answer that may not be longer has nothing to spare."""
-REPEAT_TURNS = 8
+REPEAT_TURNS = 3
 REPEAT_WORDS = 3
 REPEAT_CHARACTERS = 1024
 """A question counts as repeated if it was among the last so many messages, and has at least so many
@@ -40,6 +43,7 @@ def _repeats_a_question(asked: Asked) -> bool:
     return any(_words(turn) ^ last <= _FILLERS for turn in asked.turns[-1 - REPEAT_TURNS : -1])
 
 
+@lru_cache(maxsize=64)  # of one conversation
 def _words(text: str) -> frozenset[str]:
     if len(text) > REPEAT_CHARACTERS:
         return frozenset()
@@ -78,7 +82,9 @@ class Detector:
     def __init__(self, *, request: tuple[Signal, ...], text: tuple[Signal, ...]) -> None:
         self._request, self._text = request, text
         self._last = Vocabulary({at: signal.last for at, signal in enumerate(text)})
-        self._system = Vocabulary({at: signal.system for at, signal in enumerate(text)})
+        system = Vocabulary({at: signal.system for at, signal in enumerate(text)})
+        # An application's requests share one.
+        self._in_system = lru_cache(maxsize=SYSTEM_TEXTS)(system.found)
 
     def detect(self, asked: Asked) -> Decision | None:
         """What suits this request, taken by itself; None if the key's own level does."""
@@ -91,20 +97,39 @@ class Detector:
                 return signal.decision
         return None
 
-    def in_system(self, system: str) -> frozenset[int]:
-        """The numbers of the signals in a system text."""
-        return self._system.found(system)
-
-    def of_texts(self, asked: Asked, in_system: frozenset[int] | None = None) -> Decision | None:
+    def of_texts(self, asked: Asked) -> Decision | None:
         """What suits the last user message, with the system text and what the user said before."""
+        return self._first(asked, self._last.found(*asked.turns[-1:]))
+
+    def of_conversation(self, asked: Asked) -> Decision | None:
+        """What suits the first user message, or the first later one for which that is NONE."""
+        first = self.of_texts(replace(asked, turns=asked.turns[:1]))
+        if is_none(first) or len(asked.turns) < 2:
+            return first
+        # Rarely is there anything to find, and in all of them at once that is soon known.
+        suspicious = any(
+            is_none(self._text[at].decision) for at in self._last.found(*asked.turns[1:])
+        )
+        for at, turn in enumerate(asked.turns[1:], start=1):
+            so_far = replace(asked, turns=asked.turns[max(0, at - REPEAT_TURNS) : at + 1])
+            found = self._first(so_far, self._last.found(turn) if suspicious else frozenset())
+            if is_none(found):
+                return found
+        return first
+
+    def _first(self, asked: Asked, in_last: frozenset[int]) -> Decision | None:
         if not asked.turns:
             return None
-        found = self._last.found(asked.turns[-1])
-        found |= self._system.found(asked.system) if in_system is None else in_system
+        found = in_last | self._in_system(asked.system)
         for at, signal in enumerate(self._text):
             if signal.predicate(asked) if signal.predicate else at in found:
                 return signal.decision
         return None
+
+
+def is_none(decision: Decision | None) -> bool:
+    """Does it say that nothing is to be compressed?"""
+    return decision is not None and decision.intensity is Intensity.NONE
 
 
 def load_detector() -> Detector:

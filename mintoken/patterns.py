@@ -61,7 +61,9 @@ class Vocabulary:
     def __init__(self, signals: Mapping[int, tuple[str, ...]]) -> None:
         """Take the patterns by the number of their signal. Raises re2.error for a bad one."""
         self._whole: dict[str, int] = {}
-        self._gapped: list[tuple[int, frozenset[str], Search]] = []
+        self._gapped: dict[str, list[tuple[int, frozenset[str], Search]]] = {}
+        """By their last piece, which is more often the rarer one."""
+        every: set[str] = set()
         for number, patterns in signals.items():
             whole = [pattern for pattern in patterns if not _GAP.search(pattern)]
             self._whole |= dict.fromkeys(_unions(whole), number)
@@ -70,25 +72,37 @@ class Vocabulary:
                 if len(pieces) > 1:
                     needed = frozenset(union for piece in pieces for union in _unions([piece]))
                     search = re2.compile(*_unions([pattern]), _options()).search
-                    self._gapped.append((number, needed, search))
-        every = {*self._whole, *(piece for _, needed, _ in self._gapped for piece in needed)}
+                    last = _unions(pieces[-1:])[0]
+                    self._gapped.setdefault(last, []).append((number, needed, search))
+                    every |= needed
+        every |= self._whole.keys()
         self._words = _Set(sorted(one for one in every if one.startswith((_EDGE, _START, _INSIDE))))
         self._spaceless = _Set(sorted(every - set(self._words.expressions)))
 
-    def found(self, text: str) -> frozenset[int]:
-        """The numbers of the signals that are in a text."""
+    def found(self, *texts: str) -> frozenset[int]:
+        """The numbers of the signals in a text; of several, at least those that are in any."""
+        text = f"{_END}{_START}".join(texts)
         if not text:
             return frozenset()
-        if not text.isascii():
-            text = unicodedata.normalize("NFC", text)
-        prepared = f"{_START}{text.lower()}{_END}".encode(errors="replace")
-        pieces = self._words.found(prepared)
-        if prepared.translate(None, _OTHER_BYTES):
-            pieces |= self._spaceless.found(prepared)
-        numbers = {self._whole[piece] for piece in pieces if piece in self._whole}
-        for number, needed, search in self._gapped:
-            if number not in numbers and needed <= pieces and search(prepared):
-                numbers.add(number)
+        if text.isascii():
+            prepared = f"{_START}{text}{_END}".encode().lower()
+            pieces = self._words.found(prepared)
+        else:
+            text = unicodedata.normalize("NFC", text).lower()
+            prepared = f"{_START}{text}{_END}".encode(errors="replace")
+            pieces = self._words.found(prepared)
+            if prepared.translate(None, _OTHER_BYTES):
+                pieces |= self._spaceless.found(prepared)
+        return self._signals(pieces, prepared)
+
+    def _signals(self, pieces: frozenset[str], prepared: bytes) -> frozenset[int]:
+        numbers = set()
+        for piece in pieces:
+            if piece in self._whole:
+                numbers.add(self._whole[piece])
+            for number, needed, search in self._gapped.get(piece, ()):
+                if number not in numbers and needed <= pieces and search(prepared):
+                    numbers.add(number)
         return frozenset(numbers)
 
 

@@ -91,15 +91,19 @@ def test_memory_is_bounded_and_what_was_used_last_stays():
 def test_what_is_known_is_not_looked_for_again():
     looked = []
 
-    class Counting:
-        of_request, in_system = DETECTOR.of_request, DETECTOR.in_system
+    class Watched:
+        of_request = DETECTOR.of_request
 
-        def of_texts(self, asked, in_system=None):
-            looked.append(asked.turns[-1])
-            return DETECTOR.of_texts(asked, in_system)
+        def of_texts(self, asked):
+            looked.append(asked.turns[-1:])
+            return DETECTOR.of_texts(asked)
 
-    where = Conversations(Counting(), b"secret")
+        def of_conversation(self, asked):
+            looked.append(asked.turns)
+            return DETECTOR.of_conversation(asked)
+
+    where = Conversations(Watched(), b"secret")
     talk(where, QUESTION, CHAT, "go on")
-    assert looked == [QUESTION, CHAT, "go on"]
+    assert looked == [(QUESTION,), (CHAT,), ("go on",)]
     talk(where, LETTER, "go on", "go on")
-    assert looked[3:] == [LETTER]
+    assert looked[3:] == [(LETTER,)]

@@ -14,7 +14,7 @@ from mintoken.detect import load_detector
 from mintoken.protocols.openai_chat import OpenAIChat
 
 LEVELS = ("none", "lite", "full", "ultra", "default")
-PARTS = ("tuning", "held_out")
+PARTS = ("tuning", "far", "near", "last", "held_out")
 PLAIN_QUESTION = "What is a mutex?"
 
 
@@ -50,7 +50,7 @@ class Tried:
 def read(part: str) -> Iterator[Labelled]:
     """The requests of one file."""
     table = tomllib.loads((Path(__file__).parent / f"{part}.toml").read_text())
-    for row in table.pop("request"):
+    for row in table.pop("request", ()):
         yield _labelled(row.pop("level"), row.pop("class"), "-", **row)
     for level, kinds in table.items():
         for kind, entries in kinds.items():
