@@ -21,6 +21,7 @@ from mintoken.context import (
     LEDGER,
     PROMPTS,
     RATES,
+    REFUSALS,
     SECRET,
     STATE,
     TOKENIZER,
@@ -39,6 +40,7 @@ from mintoken.middlewares.quota import quota
 from mintoken.middlewares.timing import stamp
 from mintoken.prompts import load_prompts
 from mintoken.rates import RateLimiter
+from mintoken.refusals import Refusals
 from mintoken.routes.body import expect
 from mintoken.routes.health import healthz, readyz
 from mintoken.routes.proxy import chat, models
@@ -62,6 +64,7 @@ def build_app(config: Config, rates: RateLimiter, *, clock: Clock = utc_ms) -> w
     app[CLOCK] = clock
     app[STATE] = ServerState()
     app[RATES] = rates
+    app[REFUSALS] = Refusals()
     app[PROMPTS] = load_prompts()
     marks: dict[object, Access] = {handler: access for _, _, handler, access in ROUTES}
     app[ACCESS] = marks
