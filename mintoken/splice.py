@@ -147,9 +147,10 @@ def insert(body: bytes, *additions: tuple[int, bytes]) -> bytes:
     view, start = memoryview(body), 0
     pieces: list[bytes | memoryview] = []
     for at, addition in additions:
-        pieces += (view[start:at], addition)
+        pieces += view[start:at], addition
         start = at
-    return b"".join((*pieces, view[start:]))
+    pieces.append(view[start:])
+    return b"".join(pieces)
 
 
 def quoted(text: str) -> bytes:
