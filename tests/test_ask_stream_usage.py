@@ -49,7 +49,7 @@ async def asking(start_proxy: StartProxy) -> Proxy:
 
 def asked(upstream: FakeUpstream) -> list[bool]:
     """Which of the requests that came were asked for their usage."""
-    return [QUESTION in request.body for request in upstream.requests]
+    return [request.body.startswith(b"{" + QUESTION) for request in upstream.requests]
 
 
 def streamed(stream: bytes, size: int = 1 << 20) -> list[Step]:
@@ -322,12 +322,14 @@ async def test_a_provider_that_answers_400_is_asked_again_without_and_that_is_re
     for _ in range(3):
         upstream.play(*streamed(SAMPLE))
     for model in ("old", "old", "new"):
-        answer = await asking.post(STREAM | {"model": model})
+        alike = {"stream_options": {"include_usage": True}, "x": 1}
+        answer = await asking.post(orjson.dumps(STREAM | {"model": model, "metadata": alike}))
         assert answer.status == 200
         assert (await answer.read() == SAMPLE) is (model == "old")
     assert asked(upstream) == [True, False, False, True]
     first, second = upstream.requests[:2]
-    assert second.body == first.body.replace(QUESTION, b"")
+    assert first.body == second.body.replace(b"{", b"{" + QUESTION, 1)
+    assert orjson.loads(second.body)["metadata"] == alike
     assert first.header("X-Client-Request-Id") == second.header("X-Client-Request-Id")
     rows = await asking.settled(3)
     assert [(row["outcome"], row["status"]) for row in rows] == [("ok", 200)] * 3
