@@ -22,6 +22,7 @@ from mintoken.context import (
     LEDGER,
     PROMPTS,
     RATES,
+    REFUSALS,
     SECRET,
     STATE,
     TOKENIZER,
@@ -42,6 +43,7 @@ from mintoken.middlewares.quota import quota
 from mintoken.middlewares.timing import stamp
 from mintoken.prompts import load_prompts
 from mintoken.rates import RateLimiter
+from mintoken.refusals import Refusals
 from mintoken.routes.body import expect
 from mintoken.routes.health import healthz, readyz
 from mintoken.routes.proxy import chat, models
@@ -65,6 +67,7 @@ def build_app(config: Config, rates: RateLimiter, *, clock: Clock = utc_ms) -> w
     app[CLOCK] = clock
     app[STATE] = ServerState()
     app[RATES] = rates
+    app[REFUSALS] = Refusals()
     app[PROMPTS] = load_prompts()
     marks: dict[object, Access] = {handler: access for _, _, handler, access in ROUTES}
     app[ACCESS] = marks

@@ -24,6 +24,7 @@ from mintoken.models import (
 from mintoken.prompts import Prompts
 from mintoken.protocols.base import Meter
 from mintoken.rates import RateLimiter
+from mintoken.refusals import Refusals
 from mintoken.tokens import PromptReader, Tokenizer
 from mintoken.upstream import Upstream
 
@@ -62,6 +63,7 @@ CONVERSATIONS = web.AppKey("conversations", Conversations)
 LEDGER = web.AppKey("ledger", Ledger)
 PROMPTS = web.AppKey("prompts", Prompts)
 RATES = web.AppKey("rates", RateLimiter)
+REFUSALS = web.AppKey("refusals", Refusals)
 SECRET = web.AppKey("secret", bytes)
 STATE = web.AppKey("state", ServerState)
 TOKENIZER = web.AppKey("tokenizer", Tokenizer)
@@ -97,6 +99,8 @@ class RequestContext:
     reservation: Reservation | None = None
     prompt: PromptReader | None = None
     """Reads the prompt that was sent, for whoever has to count it."""
+    asked_usage: bool = False
+    """Whether the provider was asked for the usage of a stream by us, and not by the caller."""
     meter: Meter | None = None
     usage: TokenUsage | None = None
     """The tokens, where they were counted before the end."""

@@ -175,6 +175,8 @@ class Turn:
     `model` is "" where it is missing or not a string. `cap` is the caller's own limit of output
     tokens, None without one. `inject_at` is where system text can go, None where it cannot.
     `prompt` reads the prompt for counting, when somebody needs it, and `asked` what is asked.
+    `usage_question` is what to add so that the provider sends its own count of a stream; empty
+    where the caller has decided that.
     """
 
     model: str
@@ -183,6 +185,7 @@ class Turn:
     inject_at: int | None
     prompt: Callable[[], Prompt] = field(repr=False)
     asked: Callable[[], Asked] = field(repr=False)
+    usage_question: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ FLOORS = {
     "config": 1, "sse": 1, "splice": 1, "tokens": 1, "prompts": 1, "keys": 1, "rates": 1, "logs": 1,
     "vocabulary": 1, "systemd": 1, "process": 1, "chat_answer": 1, "chat_prompt": 1, "tables": 1,
     "patience": 1, "watch": 1, "chat_asked": 1, "patterns": 1, "detect": 1, "conversations": 1,
+    "refusals": 1,
     "protocols": 2, "stores": 2,
     "upstream": 3, "relay": 3, "ledger": 3, "accounts": 3, "admin": 3,
     "context": 4,

@@ -12,6 +12,7 @@ from mintoken.context import (
     CONVERSATIONS,
     LEDGER,
     PROMPTS,
+    REFUSALS,
     UPSTREAM,
     RequestContext,
 )
@@ -57,7 +58,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     else:
         turn, sent = await asyncio.to_thread(_prepare, app, ctx, pieces)
     ctx.month = await _reserve(app, ctx, turn)
-    with closing(await _ask(request, sent)) as answer:
+    with closing(await _ask_with_usage(request, turn, sent)) as answer:
         ctx.status = answer.status
         ctx.first_byte_ms = ctx.elapsed_ms()
         ctx.upstream_request_id = answer.request_id
@@ -70,11 +71,22 @@ def _prepare(app: web.Application, ctx: RequestContext, pieces: list[bytes]) -> 
     pieces.clear()  # Here, where it may take as long as to join them.
     turn = PROTOCOL.read(body)
     ctx.decision = decide(app[CONVERSATIONS], ctx, turn)
-    sent = PROTOCOL.inject(body, turn, app[PROMPTS].text(ctx.decision.intensity))
-    ctx.injected = sent is not body
+    ctx.asked_usage = _asks_usage(app, turn)
+    text = app[PROMPTS].text(ctx.decision.intensity)
+    sent = PROTOCOL.inject(body, turn, text, ask_usage=ctx.asked_usage)
+    question = turn.usage_question if ctx.asked_usage else b""
+    ctx.injected = len(sent) > len(body) + len(question)
     # Whoever has to count the prompt counts the one that was sent.
-    ctx.prompt = turn.prompt if sent is body else lambda: PROTOCOL.read(sent).prompt()
+    ctx.prompt = (lambda: PROTOCOL.read(sent).prompt()) if ctx.injected else turn.prompt
     return turn, sent
+
+
+def _asks_usage(app: web.Application, turn: Turn) -> bool:
+    """Is the provider asked for the usage of this stream, which the caller did not ask for?"""
+    config = app[CONFIG].upstream
+    if not config.ask_stream_usage or not turn.usage_question:
+        return False
+    return not app[REFUSALS].has(config.base_url, turn.model)
 
 
 def decide(conversations: Conversations, ctx: RequestContext, turn: Turn) -> Decision:
@@ -152,6 +164,21 @@ def _progress(ctx: RequestContext) -> Progress | None:
 def _quota_used_up(now_ms: int) -> MintokenError:
     headers = {"Retry-After": str(seconds_to_next_month(now_ms)), "x-should-retry": "false"}
     return MintokenError(Code.INSUFFICIENT_QUOTA, headers=headers)
+
+
+async def _ask_with_usage(request: web.Request, turn: Turn, body: bytes) -> Answer:
+    """Ask, and ask again if the provider refuses to be asked for the usage of a stream."""
+    ctx, app = request[CONTEXT], request.app
+    answer = await _ask(request, body)
+    if not ctx.asked_usage or answer.status != 400:
+        return answer
+    answer.close()
+    ctx.asked_usage = False
+    without = await asyncio.to_thread(body.replace, turn.usage_question, b"", 1)
+    answer = await _ask(request, without)
+    if answer.status < 400:  # So it was that; anything else says nothing of it.
+        app[REFUSALS].add(app[CONFIG].upstream.base_url, turn.model)
+    return answer
 
 
 async def _ask(request: web.Request, body: bytes | None) -> Answer:
