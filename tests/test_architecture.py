@@ -31,6 +31,7 @@ SIDEWAYS = {
     ("chat_prompt", "splice"), ("tokens", "vocabulary"),
     ("detect", "patterns"), ("conversations", "detect"),
     ("routes/proxy", "routes/answer"), ("routes/proxy", "routes/body"),
+    ("routes/proxy", "routes/level"),
     ("stores/sqlite", "stores/sqlite_file"), ("stores/sqlite", "stores/sqlite_rows"),
     ("stores/sqlite_backup", "stores/sqlite_file"), ("stores/sqlite_backup", "stores/sqlite_rows"),
     ("stores/sqlite", "stores/locks"),

@@ -9,20 +9,16 @@ from mintoken.clock import month_of, seconds_to_next_month
 from mintoken.context import (
     CONFIG,
     CONTEXT,
-    CONVERSATIONS,
     LEDGER,
     PROMPTS,
     REFUSALS,
     UPSTREAM,
     RequestContext,
 )
-from mintoken.conversations import Conversations
 from mintoken.errors import Code, InterruptedByShutdownError, MintokenError
 from mintoken.models import (
     Admission,
-    Decision,
     Enforcement,
-    Intensity,
     Key,
     Outcome,
     Progress,
@@ -33,6 +29,7 @@ from mintoken.models import (
 from mintoken.protocols.openai_chat import OpenAIChat
 from mintoken.routes.answer import relay, relay_body
 from mintoken.routes.body import read_json
+from mintoken.routes.level import decide
 from mintoken.upstream import Answer, request_headers, without_intensity
 
 PROTOCOL = OpenAIChat()
@@ -70,7 +67,7 @@ def _prepare(app: web.Application, ctx: RequestContext, pieces: list[bytes]) -> 
     body = b"".join(pieces)
     pieces.clear()  # Here, where it may take as long as to join them.
     turn = PROTOCOL.read(body)
-    ctx.decision = decide(app[CONVERSATIONS], ctx, turn)
+    ctx.decision = decide(app, ctx, turn)
     ctx.asked_usage = _asks_usage(app, turn)
     text = app[PROMPTS].text(ctx.decision.intensity)
     sent = PROTOCOL.inject(body, turn, text, ask_usage=ctx.asked_usage)
@@ -87,23 +84,6 @@ def _asks_usage(app: web.Application, turn: Turn) -> bool:
     if not config.ask_stream_usage or not turn.usage_question:
         return False
     return not app[REFUSALS].has(config.base_url, turn.model)
-
-
-def decide(conversations: Conversations, ctx: RequestContext, turn: Turn) -> Decision:
-    """The level that runs and why (contract §3): what was asked for, else what was detected, else
-    the key's default.
-    """
-    key = _key(ctx)
-    decision = ctx.asked or _detected(conversations, key, turn) or Decision(key.intensity, "key")
-    if turn.inject_at is None and decision.intensity is not Intensity.NONE:
-        return Decision(Intensity.NONE, "no_messages")
-    return decision
-
-
-def _detected(conversations: Conversations, key: Key, turn: Turn) -> Decision | None:
-    if not key.smart or turn.inject_at is None:
-        return None
-    return conversations.decide(key.id, turn.asked())
 
 
 def reserved_tokens(cap: int | None, enforcement: Enforcement) -> int:
