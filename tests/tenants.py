@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -12,6 +12,8 @@ from mintoken.reports import MEASURES, ArmSample
 CONTROL = 0.1
 """The share of conversations in the control arm."""
 
+Rows = Sequence[Mapping[str, int]]
+"""Conversations by the names of their measures."""
 Row = tuple[int, int, int, int, int]
 """Of a conversation: requests r, output o, and r*r, r*o and o*o."""
 Seen = Mapping[tuple[int, int], tuple[int, Sequence[float]]]
@@ -104,7 +106,7 @@ NOTHING = _measures(0, 0)
 
 
 def sample_of(
-    conversations: Sequence[Mapping[str, int]],
+    conversations: Rows,
     *,
     arm: str,
     model: str = "gpt-4o",
@@ -121,3 +123,35 @@ def sample_of(
             for i in range(len(MEASURES))
         ),
     )  # fmt: skip
+
+
+def conversations(random: Random, n: int, scale: float) -> Rows:
+    """All measures, odd and correlated; `scale` is what an answer is multiplied by."""
+    made = []
+    for _ in range(n):
+        turns = random.randint(1, 5)
+        size = random.lognormvariate(5, 0.5)
+        made.append(
+            {
+                "requests": turns,
+                "input_tokens": round(size * turns * (turns + 1)),
+                "cached_tokens": round(size * turns * random.random()),
+                "output_tokens": round(scale * random.lognormvariate(4, 0.7) * turns),
+                "reasoning_tokens": round(scale * random.lognormvariate(3, 0.7) * turns),
+                "injected_tokens": 61 * turns,
+            }
+        )
+    return made
+
+
+def jackknife(estimate: Callable[[list[Rows]], float], cells: list[Rows]) -> float:
+    """The variance by leaving out one conversation after the other."""
+    variance = 0.0
+    for place, rows in enumerate(cells):
+        without = [
+            estimate([*cells[:place], [*rows[:one], *rows[one + 1 :]], *cells[place + 1 :]])
+            for one in range(len(rows))
+        ]
+        mean = sum(without) / len(without)
+        variance += (len(rows) - 1) / len(rows) * sum((one - mean) ** 2 for one in without)
+    return variance

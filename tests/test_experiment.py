@@ -1,16 +1,24 @@
 """The estimate and its interval: by hand, by brute force, and on simulated tenants."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from random import Random
 
 import pytest
-from tenants import days, populations, sample_of, samples, truth
+from tenants import (
+    Rows,
+    conversations,
+    days,
+    jackknife,
+    populations,
+    sample_of,
+    samples,
+    truth,
+)
 
 from mintoken.experiment import ALPHA, FLOOR, STRATUM, TUNED_AT, WANTED, Comparison, compare, vector
 from mintoken.reports import MEASURES, ArmSample
 
-Rows = Sequence[Mapping[str, int]]
 RUNS, DAYS, DAILY = 500, 30, 70
 
 
@@ -151,37 +159,6 @@ def test_an_interval_takes_the_floor_in_both_arms() -> None:
 
 
 # --- By brute force -----------------------------------------------------------------------------
-
-
-def conversations(random: Random, n: int, scale: float) -> Rows:
-    made = []
-    for _ in range(n):
-        turns = random.randint(1, 5)
-        size = random.lognormvariate(5, 0.5)
-        made.append(
-            {
-                "requests": turns,
-                "input_tokens": round(size * turns * (turns + 1)),
-                "cached_tokens": round(size * turns * random.random()),
-                "output_tokens": round(scale * random.lognormvariate(4, 0.7) * turns),
-                "reasoning_tokens": round(scale * random.lognormvariate(3, 0.7) * turns),
-                "injected_tokens": 61 * turns,
-            }
-        )
-    return made
-
-
-def jackknife(estimate: Callable[[list[Rows]], float], cells: list[Rows]) -> float:
-    """The variance by leaving out one conversation after the other."""
-    variance = 0.0
-    for place, rows in enumerate(cells):
-        without = [
-            estimate([*cells[:place], [*rows[:one], *rows[one + 1 :]], *cells[place + 1 :]])
-            for one in range(len(rows))
-        ]
-        mean = sum(without) / len(without)
-        variance += (len(rows) - 1) / len(rows) * sum((one - mean) ** 2 for one in without)
-    return variance
 
 
 def test_the_variance_is_the_jackknifes() -> None:
