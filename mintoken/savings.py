@@ -71,7 +71,7 @@ class Money:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """Two arms on one model, or on all of them together where `model` is "".
+    """Two arms on one model, or on all of them together where `model` is None.
 
     The ratios are treated to reference, per request, None below FLOOR: of all output tokens, of
     the visible ones and of reasoning. `follow_ups` is that of requests per conversation: above 1,
@@ -79,7 +79,7 @@ class Line:
     Without `money` the model is unpriced.
     """
 
-    model: str
+    model: str | None
     comparison: Comparison
     status: Status
     needed: int
@@ -108,15 +108,15 @@ def report(samples: Sequence[ArmSample], prices: Prices, *, control_share: float
     with_concise = any(sample.arm == CONCISE for sample in samples)
     return Report(
         lines=[_line(name, by_model[name], prices, share=control_share) for name in models],
-        total=_line("", samples, prices, share=control_share),
-        concise=_line("", samples, prices, (CONCISE, CONTROL)) if with_concise else None,
-        over_concise=_line("", samples, prices, (PRODUCT, CONCISE)) if with_concise else None,
+        total=_line(None, samples, prices, share=control_share),
+        concise=_line(None, samples, prices, (CONCISE, CONTROL)) if with_concise else None,
+        over_concise=_line(None, samples, prices, (PRODUCT, CONCISE)) if with_concise else None,
         unpriced=[name for name in models if name not in prices],
     )
 
 
 def _line(
-    model: str,
+    model: str | None,
     samples: Sequence[ArmSample],
     prices: Prices,
     arms: tuple[str, str] = (PRODUCT, CONTROL),

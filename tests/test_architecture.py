@@ -15,7 +15,7 @@ FLOORS = {
     "vocabulary": 1, "systemd": 1, "process": 1, "chat_answer": 1, "chat_prompt": 1, "tables": 1,
     "patience": 1, "watch": 1, "pricing": 1, "experiment": 1,
     "protocols": 2, "stores": 2, "savings": 2,
-    "upstream": 3, "relay": 3, "ledger": 3, "accounts": 3, "admin": 3,
+    "statement": 3, "upstream": 3, "relay": 3, "ledger": 3, "accounts": 3, "admin": 3,
     "context": 4,
     "middlewares": 5, "routes": 5,
     "app": 6, "connection": 6, "server": 6, "worker": 6, "parent": 6,
