@@ -19,8 +19,8 @@ Deville, Survey Methodology 25 (1999) 193-203). n / (n - 1) makes up for the mea
 
 **The interval** is an asymptotic confidence sequence: the time-uniform central limit theorem of
 Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, Annals of Statistics 52 (2024) 2613-2640,
-arXiv:2103.06476, theorem 2.2, which is Robbins' normal mixture with an estimated variance. After t
-observations of standard deviation s it is
+arXiv:2103.06476, which is Robbins' normal mixture with an estimated variance. After t observations
+of standard deviation s it is
 
     mean +- s sqrt(2 (t r + 1) / (t^2 r) log(sqrt(t r + 1) / alpha)),  r = rho^2
 
@@ -29,14 +29,19 @@ so with m = t r and the standard error s / sqrt(t) its half width is
     standard error * sqrt((1 + 1/m) (log(1 + m) - 2 log alpha)).
 
 It holds at all looks together, however many and whenever, so somebody may look daily and stop when
-he likes the answer. That costs width: 1.55 times a fixed-sample interval at t = TUNED_AT. Here t
-is n1 n2 / (n1 + n2) of the arms' conversations, which is what the precision of a comparison grows
+he likes the answer. That costs width: 1.55 times a fixed-sample interval at t = TUNED_AT. Here t is
+n1 n2 / (n1 + n2) of the arms' conversations, which is what the precision of a comparison grows
 with. `r` is the one whose interval is narrowest at TUNED_AT (m = log(1 + m) - 2 log alpha),
 chosen beforehand: to choose it by the data would break the guarantee.
 
-What it does not cover: "asymptotic" means that the first hundred conversations are too few for it,
-so there is no interval below FLOOR; a share of control that was changed meanwhile mixes times with
-arms, so look `--since` the change; and conversations are taken to leave each other alone.
+"Asymptotic" means that small samples are another matter: lengths of answers have long tails, and
+while the longest have not come yet, a mean and its variance are both seen too small. So there is no
+interval below FLOOR, and variances are widened by 1 + TAIL / n, n being the smaller arm's
+conversations. TAIL is no theory but was set on simulated tenants: over 90 days of looks it took
+coverage from 93 to 96 % where that was worst, and costs 2 % of the width at n = 900.
+
+What is not covered: a share of control that was changed meanwhile mixes times with arms, so look
+`--since` the change; and conversations are taken to leave each other alone.
 """
 
 import math
@@ -51,6 +56,7 @@ FLOOR = 100
 """Conversations that each arm must have before anything is claimed."""
 STRATUM = 10
 """Conversations that each arm must have in a stratum, so that its variance can be seen."""
+TAIL = 40
 TUNED_AT = 500
 WANTED = 0.10
 """The half width at which a ratio counts as measured: ten percentage points."""
@@ -134,7 +140,8 @@ class Comparison:
         """Of the interval; `grown` is how many times the present sample it is to be for."""
         treated, reference = self.conversations
         m = _TUNED * grown * treated * reference / (treated + reference) / TUNED_AT
-        return math.sqrt(variance / grown * (1 + 1 / m) * (math.log1p(m) - 2 * math.log(ALPHA)))
+        variance *= (1 + TAIL / min(treated, reference) / grown) / grown
+        return math.sqrt(variance * (1 + 1 / m) * (math.log1p(m) - 2 * math.log(ALPHA)))
 
     def around(self, value: float, by_treated: Vector, by_reference: Vector) -> Interval:
         """The interval of an estimate with these derivatives."""

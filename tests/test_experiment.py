@@ -16,7 +16,17 @@ from tenants import (
     truth,
 )
 
-from mintoken.experiment import ALPHA, FLOOR, STRATUM, TUNED_AT, WANTED, Comparison, compare, vector
+from mintoken.experiment import (
+    ALPHA,
+    FLOOR,
+    STRATUM,
+    TAIL,
+    TUNED_AT,
+    WANTED,
+    Comparison,
+    compare,
+    vector,
+)
 from mintoken.reports import MEASURES, ArmSample
 
 RUNS, DAYS, DAILY = 500, 30, 70
@@ -71,15 +81,18 @@ def test_the_interval_is_that_of_the_paper() -> None:
     assert t == TUNED_AT
     # m = t rho^2 is where m = log(1 + m) - 2 log(alpha) for the sample that it is tuned at.
     rho2 = 8.211 / t
-    half = s * math.sqrt(
-        2 * (t * rho2 + 1) / (t**2 * rho2) * math.log(math.sqrt(t * rho2 + 1) / ALPHA)
+    half = (
+        math.sqrt(1 + TAIL / 1000)
+        * s
+        * math.sqrt(2 * (t * rho2 + 1) / (t**2 * rho2) * math.log(math.sqrt(t * rho2 + 1) / ALPHA))
     )
     ratio = compared.ratio(output_tokens=1)
     assert ratio is not None
     assert ratio.value == pytest.approx(0.5)
     assert math.log(ratio.high / ratio.value) == pytest.approx(half, rel=1e-4)
     assert math.log(ratio.value / ratio.low) == pytest.approx(half, rel=1e-4)
-    assert half / (1.96 * math.sqrt(variance)) == pytest.approx(1.548, abs=0.001)
+    fixed = 1.96 * math.sqrt(variance * (1 + TAIL / 1000))
+    assert half / fixed == pytest.approx(1.548, abs=0.001)
 
 
 def test_arms_without_a_number_above_zero_have_no_ratio() -> None:
@@ -251,4 +264,4 @@ def test_the_truth_is_inside_the_interval_at_every_look() -> None:
         for effects, did in held.items():
             inside[effects] += did
     assert min(inside.values()) / RUNS >= 0.93, inside
-    assert 1.5 < sum(wider) / RUNS < 1.7
+    assert 1.6 < sum(wider) / RUNS < 1.9
