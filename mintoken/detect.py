@@ -104,8 +104,10 @@ class Detector:
 
     def of_conversation(self, asked: Asked) -> Decision | None:
         """What suits the first user message, or the first later one for which that is NONE."""
+        if len(asked.turns) < 2:
+            return self.of_texts(asked)
         first = self.of_texts(replace(asked, turns=asked.turns[:1]))
-        if is_none(first) or len(asked.turns) < 2:
+        if is_none(first):
             return first
         # Rarely is there anything to find, and in all of them at once that is soon known.
         suspicious = any(
