@@ -89,7 +89,7 @@ async def _accounts_and_ledger(app: web.Application) -> AsyncIterator[None]:
         accounts = app[ACCOUNTS] = Accounts(store)
         await accounts.refresh()
         app[SECRET] = secret_for(accounts.directory, config.storage.data_dir)
-        app[CONVERSATIONS] = Conversations(load_detector(), app[SECRET])
+        app[CONVERSATIONS] = Conversations(await asyncio.to_thread(load_detector), app[SECRET])
         ledger = app[LEDGER] = Ledger(store, counts=config.quota.counts)
         with suppress(DiskError):  # It serves with 503 until the ledger finds that it has passed.
             await ledger.recover()

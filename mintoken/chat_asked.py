@@ -9,7 +9,7 @@ from mintoken.models import Asked
 
 EDGE_CHARACTERS = 4096
 """Characters kept of each end of a text: what is to be done stands there, what with in between."""
-EDGE_TURNS = 100
+EDGE_TURNS = 64
 """User messages kept of each end of a conversation."""
 
 _GAP = "\n\n"

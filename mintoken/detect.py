@@ -12,6 +12,7 @@ from mintoken.patterns import NO_SPACES, Vocabulary
 
 SYSTEM_TEXTS = 128
 """System texts of which is remembered what is in them."""
+WARM_UP_CHARACTERS = 4096
 SHORT_CAP = 64
 """Tokens: an answer that may not be longer has nothing to spare."""
 REPEAT_TURNS = 3
@@ -103,8 +104,10 @@ class Detector:
 
     def of_conversation(self, asked: Asked) -> Decision | None:
         """What suits the first user message, or the first later one for which that is NONE."""
+        if len(asked.turns) < 2:
+            return self.of_texts(asked)
         first = self.of_texts(replace(asked, turns=asked.turns[:1]))
-        if is_none(first) or len(asked.turns) < 2:
+        if is_none(first):
             return first
         # Rarely is there anything to find, and in all of them at once that is soon known.
         suspicious = any(
@@ -134,10 +137,15 @@ def is_none(decision: Decision | None) -> bool:
 
 @cache
 def load_detector() -> Detector:
-    """The table that comes with the package, read once. Raises KeyError or ValueError."""
-    table = tomllib.loads((files("mintoken") / "data" / "rules.toml").read_text(encoding="utf-8"))
+    """The table that comes with the package, read once. Raises KeyError, ValueError, re2.error."""
+    text = (files("mintoken") / "data" / "rules.toml").read_text(encoding="utf-8")
+    table = tomllib.loads(text)
     rows = {kind: tuple(_signal(row, table["terms"]) for row in table[kind]) for kind in _KINDS}
-    return Detector(**rows)
+    detector = Detector(**rows)
+    # RE2 works out what to do with a word when it meets it, and these it has met then.
+    for start in range(0, len(text), WARM_UP_CHARACTERS):
+        detector.of_texts(Asked(turns=(text[start : start + WARM_UP_CHARACTERS],)))
+    return detector
 
 
 def _signal(row: Mapping[str, str], terms: Mapping[str, str]) -> Signal:
