@@ -98,6 +98,8 @@ class Asker:
         self._stopping = stopping
         # Every provider knows the first. Newer models of OpenAI's refuse it, and name the second.
         self._cap_field = CAP_FIELDS[0]
+        self._reached = False
+        """An address that never answered is a wrong one."""
 
     async def ask(
         self, model: str, messages: Sequence[Mapping[str, str]], text: str, cap: int
@@ -124,6 +126,7 @@ class Asker:
         headers["User-Agent"] = f"mintoken/{__version__}"
         try:
             answer = await self._upstream.send("POST", PATH, "", headers, body)
+            self._reached = True
             try:
                 return _Got(answer.status, answer.headers(), await _whole(answer))
             finally:
@@ -131,7 +134,7 @@ class Asker:
         except MintokenError as error:
             if error.code not in (Code.UPSTREAM_UNREACHABLE, Code.UPSTREAM_REDIRECT):
                 raise NoReplyError(error.message, None) from None
-            if last or error.code is Code.UPSTREAM_REDIRECT:
+            if last or not self._reached or error.code is Code.UPSTREAM_REDIRECT:
                 raise EvaluationError(f"{error.message} Check --base-url.") from None
             return None
         except (UpstreamBrokeError, InterruptedByShutdownError, TimeoutError):

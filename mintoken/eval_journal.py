@@ -70,12 +70,10 @@ def _read(path: Path, descriptor: int, book: Book) -> Settings | None:
     """Add up the lines; the last one is cut off if it was not written to its end."""
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        os.truncate(descriptor, whole)
     settings: Settings | None = None
-    for number, line in enumerate(data[:whole].splitlines(), 1):
+    for number, line in enumerate(data[:whole].splitlines() or [data], 1):
         try:
-            record = _LINE.decode(line)
+            record = _LINE.decode(line) if data else None
         except msgspec.DecodeError:
             raise EvaluationError(
                 f"Line {number} of {path} is no record of an evaluation. Name another folder "
@@ -83,9 +81,11 @@ def _read(path: Path, descriptor: int, book: Book) -> Settings | None:
             ) from None
         if isinstance(record, Settings):
             settings = record
-        else:
+        elif record is not None:
             book.take(record)
-    return settings
+    if whole < len(data):
+        os.truncate(descriptor, whole)
+    return settings if whole else None
 
 
 def _compare(earlier: Settings, now: Settings, folder: Path) -> None:

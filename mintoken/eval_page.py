@@ -24,9 +24,10 @@ def page(
     template = (files("mintoken") / "data" / "eval_report.html").read_text(encoding="utf-8")
     settings = found["settings"]
     about = (
-        f"{settings['model']} at {settings['base_url']}: {found['prompts']} prompts "
-        f"({found['prompt_set']}), asked {found['runs']} times in each arm; "
-        f"answers of up to {settings['cap']:,} tokens; level texts {settings['prompt_version']}."
+        f"Model {settings['model']}, provider {settings['base_url']}, prompt set "
+        f"{found['prompt_set']} ({found['prompts']} prompts, asked {found['runs']}\u00d7 in each "
+        f"arm), answers of up to {settings['cap']:,} tokens, level texts "
+        f"{settings['prompt_version']}."
     )
     return Template(template).substitute(
         about=html.escape(about),
@@ -56,7 +57,8 @@ def chart(arms: Sequence[Mapping[str, Any]]) -> str:
     colors = [f"var(--{arm['arm']})" for arm in arms]
     drawn = pygal.XY(
         width=900, height=480, margin=24, js=[], stroke=False, dots_size=7, no_data_text="",
-        disable_xml_declaration=True, print_labels=True, show_x_guides=True, legend_at_bottom=True,
+        disable_xml_declaration=True, print_labels=True, show_x_guides=True,
+        legend_at_bottom=True, legend_at_bottom_columns=len(arms),
         x_title="Tokens per answer", y_title="Facts kept", style=_style(tuple(colors * 2)),
         x_value_formatter="{:,.0f}".format, value_formatter="{:.1%}".format,
         xrange=(0, 1.08 * max(arm["answer_tokens"] for arm in arms)),

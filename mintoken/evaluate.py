@@ -49,7 +49,7 @@ class Evaluation:
 class Show(Protocol):
     """Is told how far it is, after each request and before the first."""
 
-    def __call__(self, done: int, total: int, book: Book) -> None: ...
+    def __call__(self, done: int, book: Book) -> None: ...
 
 
 async def evaluate(
@@ -230,5 +230,4 @@ class _Run:
             )
 
     def _progress(self) -> None:
-        total = len(self._questions)
-        self._show(sum(one in self._book.answers for one in self._questions), total, self._book)
+        self._show(sum(one in self._book.answers for one in self._questions), self._book)

@@ -57,9 +57,9 @@ def console(stream: TextIO) -> Console:
 
 
 class Tell(Protocol):
-    """Takes how much is done; `total` and `note` where they are new."""
+    """Takes how much is done, and a note for the text."""
 
-    def __call__(self, done: float, *, total: float | None = None, note: str = "") -> None: ...
+    def __call__(self, done: float, note: str = "") -> None: ...
 
 
 @contextmanager
@@ -75,11 +75,7 @@ def progress(text: str, *, total: float | None) -> Iterator[Tell]:
     )
     with shown:
         task = shown.add_task("", total=total, note="")
-
-        def tell(done: float, *, total: float | None = None, note: str = "") -> None:
-            shown.update(task, completed=done, total=total, note=note)
-
-        yield tell
+        yield lambda done, note="": shown.update(task, completed=done, note=note)
 
 
 def _cell(value: object) -> Text:

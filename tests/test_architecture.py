@@ -14,12 +14,15 @@ FLOORS = {
     "config": 1, "sse": 1, "splice": 1, "tokens": 1, "prompts": 1, "keys": 1, "rates": 1, "logs": 1,
     "vocabulary": 1, "systemd": 1, "process": 1, "chat_answer": 1, "chat_prompt": 1, "tables": 1,
     "patience": 1, "watch": 1,
+    "eval_records": 0, "eval_facts": 1, "eval_set": 1, "eval_score": 1, "eval_budget": 1,
+    "eval_journal": 1, "eval_judge": 1, "eval_page": 1,
     "protocols": 2, "stores": 2,
     "upstream": 3, "relay": 3, "ledger": 3, "accounts": 3, "admin": 3,
-    "context": 4,
-    "middlewares": 5, "routes": 5,
+    "context": 4, "eval_ask": 4,
+    "middlewares": 5, "routes": 5, "eval_plan": 5,
     "app": 6, "connection": 6, "server": 6, "worker": 6, "parent": 6,
     "checks": 6, "stand_in": 6, "demo": 6,
+    "evaluate": 6, "eval_report": 6, "rehearsal": 6,
     "cli": 7, "__main__": 8,
 }  # fmt: skip
 # The few steps sideways, each onto something that knows nothing of who steps on it.
@@ -28,6 +31,7 @@ SIDEWAYS = {
     ("parent", "server"), ("demo", "server"), ("demo", "stand_in"),
     ("checks", "connection"),
     ("chat_prompt", "splice"), ("tokens", "vocabulary"),
+    ("eval_set", "eval_facts"), ("eval_judge", "eval_facts"), ("eval_report", "evaluate"),
     ("routes/proxy", "routes/answer"), ("routes/proxy", "routes/body"),
     ("stores/sqlite", "stores/sqlite_file"), ("stores/sqlite", "stores/sqlite_rows"),
     ("stores/sqlite_backup", "stores/sqlite_file"), ("stores/sqlite_backup", "stores/sqlite_rows"),
@@ -37,6 +41,7 @@ HOMES = {
     "aiosqlite": ("stores",),
     "sqlite3": ("stores", "checks"),
     "imagesize": ("chat_prompt",),
+    "pygal": ("eval_page",),
     "tiktoken": ("tokens", "vocabulary"),
     "tiktoken_ext": ("vocabulary",),
     "aiohttp_sse_client": ("demo",),
@@ -123,7 +128,8 @@ def test_every_module_has_its_twin() -> None:
         "app": "life", "context": "life", "accounts": "ledger", "relay": "streaming",
         "models": "life", "reports": "stores", "stand_in": "demo", "admin": "cli", "checks": "cli",
         "tables": "cli", "vocabulary": "tokens", "files": "keys", "connection": "server",
-        "worker": "parent",
+        "worker": "parent", "eval_records": "eval_journal", "eval_ask": "evaluate",
+        "eval_plan": "evaluate", "eval_page": "eval_report", "rehearsal": "evaluate",
     }  # fmt: skip
     for path in FILES:
         module = module_of(path)

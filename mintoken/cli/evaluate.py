@@ -184,6 +184,7 @@ def _provider_key() -> str:
 
 def _run(plan: Plan, *, stand_in: bool) -> Evaluation:
     from mintoken import evaluate, rehearsal
+    from mintoken.eval_plan import questions
     from mintoken.stand_in import stand_in as standing_in
 
     key = "sk-stand-in-needs-none"
@@ -197,10 +198,10 @@ def _run(plan: Plan, *, stand_in: bool) -> Evaluation:
         async with standing_in(0, rehearsal.answers(plan.prompts)) as url:
             return await evaluate.evaluate(plan, key, url, show=show, tell=_say)
 
-    with tables.progress(PROGRESS, total=None) as tell:
+    with tables.progress(PROGRESS, total=len(questions(plan))) as tell:
 
-        def show(done: int, total: int, book: Book) -> None:
-            tell(done, total=total, note=plan.budget.told(book.spent()))
+        def show(done: int, book: Book) -> None:
+            tell(done, plan.budget.told(book.spent()))
 
         return asyncio.run(run())
 
