@@ -155,18 +155,18 @@ class Asker:
                 raise EvaluationError(reason)
             if got.status not in _AGAIN or number == TRIES:
                 raise NoReplyError(f"Status {got.status}: {self._told(got.body)}", Tokens())
-        if self._stopping.is_set():
-            raise NoReplyError("Stopped before it was tried again.", Tokens())
         wait_s = pause_s(got.headers if got else {}, otherwise=2.0 ** (number - 1))
         try:
             async with asyncio.timeout(wait_s):
                 await self._stopping.wait()
         except TimeoutError:
-            pass
+            return
+        raise NoReplyError("Stopped before it was tried again.", Tokens())
 
     def _told(self, body: bytes) -> str:
-        """The provider's message, which may quote the key."""
-        return _message(body).replace(self._key, "[key]")[:300]
+        """The provider's message, which may quote the key or try to steer the terminal."""
+        said = _message(body).replace(self._key, "[key]")[:300]
+        return "".join(c if c.isprintable() else " " for c in said)
 
     async def _read(self, body: bytes, turn: Turn, sent: int) -> Reply:
         try:

@@ -92,9 +92,3 @@ def price_of(text: str) -> Price:
     if len(parts) != 2 or not all(math.isfinite(part) and part >= 0 for part in parts):
         raise ValueError(text)
     return Price(*parts)
-
-
-def known_price(model: str) -> Price | None:
-    """The model's price by the table of prices; None where it is not in there."""
-    del model  # There is no table yet: prices are given with the command.
-    return None

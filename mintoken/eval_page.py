@@ -2,6 +2,7 @@
 
 import html
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from string import Template
@@ -12,6 +13,9 @@ import pygal
 from pygal.style import Style
 
 from mintoken.eval_records import Arm
+
+# pygal puts a hook for its plugins into every import: Python 3.11 warns of it, 3.12 passes it over.
+sys.meta_path[:] = [one for one in sys.meta_path if not isinstance(one, pygal.PluginImportFixer)]
 
 _COMMENT = re.compile("<!--.*?-->", re.S)
 _SVG = "{http://www.w3.org/2000/svg}"

@@ -7,8 +7,9 @@ choice of prompts.
 """
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mintoken.eval_records import Arm, Question, Tokens
 
@@ -79,7 +80,6 @@ class _Sums:
 
 
 _ByArm = Mapping[Arm, _Sums]
-_Figure = Callable[[Sequence[_ByArm]], float]
 
 
 def score(answers: Iterable[Scored]) -> Score:
@@ -138,8 +138,15 @@ def _arm(arm: Arm, answers: Sequence[Scored], prompts: Sequence[_ByArm]) -> ArmS
         reasoning_tokens=sum(one.tokens.reasoning for one in answers) / count,
         against_none=_against(Arm.NONE, arm, prompts),
         against_brief=_against(Arm.BRIEF, arm, prompts),
-        coverage=_estimate(lambda some: _share(some, arm), prompts),
-        judged=_estimate(lambda some: _judged_share(some, arm), judged) if judged else None,
+        coverage=_estimate(
+            [prompt[arm].found for prompt in prompts], [prompt[arm].facts for prompt in prompts]
+        ),
+        judged=_estimate(
+            [prompt[arm].judged or 0 for prompt in judged],
+            [prompt[arm].facts for prompt in judged],
+        )
+        if judged
+        else None,
         cut=sum(one.cut for one in answers),
     )
 
@@ -148,25 +155,22 @@ def _against(base: Arm, arm: Arm, prompts: Sequence[_ByArm]) -> Estimate | None:
     """The change of answer tokens against another arm: -0.5 is half of them."""
     if arm is base or not all(prompt[base].said for prompt in prompts):
         return None
-    return _estimate(lambda some: _said(some, arm) / _said(some, base) - 1, prompts)
+    of = _estimate([p[arm].said for p in prompts], [p[base].said for p in prompts])
+    return Estimate(of.value - 1, of.low - 1, of.high - 1)
 
 
-def _said(prompts: Sequence[_ByArm], arm: Arm) -> int:
-    return sum(prompt[arm].said for prompt in prompts)
-
-
-def _share(prompts: Sequence[_ByArm], arm: Arm) -> float:
-    facts = sum(prompt[arm].facts for prompt in prompts)
-    return sum(prompt[arm].found for prompt in prompts) / facts
-
-
-def _judged_share(prompts: Sequence[_ByArm], arm: Arm) -> float:
-    facts = sum(prompt[arm].facts for prompt in prompts)
-    return sum(prompt[arm].judged or 0 for prompt in prompts) / facts
-
-
-def _estimate(figure: _Figure, prompts: Sequence[_ByArm]) -> Estimate:
-    draw = random.Random(SEED)  # noqa: S311 - reproducible, nothing secret
-    drawn = sorted(figure(draw.choices(prompts, k=len(prompts))) for _ in range(DRAWS))
+def _estimate(over: Sequence[int], under: Sequence[int]) -> Estimate:
+    """The ratio of two sums over prompts."""
+    drawn = sorted(
+        sum(map(over.__getitem__, some)) / sum(map(under.__getitem__, some))
+        for some in _draws(len(over))
+    )
     edge = int(DRAWS * (1 - LEVEL) / 2)
-    return Estimate(figure(prompts), drawn[edge], drawn[-1 - edge])
+    return Estimate(sum(over) / sum(under), drawn[edge], drawn[-1 - edge])
+
+
+@lru_cache(maxsize=64)
+def _draws(count: int) -> tuple[list[int], ...]:
+    """Which of so many prompts are drawn, each time."""
+    draw = random.Random(SEED)  # noqa: S311 - reproducible, nothing secret
+    return tuple(draw.choices(range(count), k=count) for _ in range(DRAWS))

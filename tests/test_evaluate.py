@@ -225,7 +225,7 @@ async def test_failures_are_told_and_left_out_and_asked_again_by_the_next_run(
     upstream.play(OK)
     for _ in range(5):
         upstream.play(AGAIN)
-    upstream.play(error("400 Bad Request", f"too long for {PROVIDER_CANARY}"))
+    upstream.play(error("400 Bad Request", f"too\x1blong for {PROVIDER_CANARY}"))
     upstream.play(json_reply(completion("", usage={"prompt_tokens": 1, "completion_tokens": 7})))
     upstream.play(reply(b"<html>", content_type="text/html"))
     upstream.play(DIE)
@@ -356,6 +356,18 @@ async def test_ctrl_c_waits_for_what_is_under_way_and_the_next_run_goes_on(
     second = await command()
     assert (second.code, second.err) == (0, "")
     assert set(Counter(one.body for one in upstream.requests).values()) == {1}
+
+
+async def test_ctrl_c_ends_a_pause_and_nothing_more_is_asked(
+    here: Here, upstream: FakeUpstream
+) -> None:
+    upstream.play(AGAIN.replace(b"Retry-After: 0", b"Retry-After: 60"))
+    running = asyncio.create_task(here())
+    await upstream.received(1)
+    os.kill(os.getpid(), signal.SIGINT)
+    came = await asyncio.wait_for(running, 30)
+    assert (came.ending, came.left) == (Ending.INTERRUPTED, REQUESTS)
+    assert len(upstream.requests) == 1
 
 
 async def test_a_second_ctrl_c_gives_up_and_what_that_may_cost_is_counted(
