@@ -16,6 +16,8 @@ def test_the_bundled_set_is_as_large_as_promised() -> None:
     assert len(BUNDLED) >= 40
     assert len(counts) == 8
     assert min(counts.values()) >= 5
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert f"The {len(BUNDLED)} prompts that come along" in readme
 
 
 @pytest.mark.parametrize("prompt", BUNDLED, ids=lambda prompt: prompt.id)

@@ -10,6 +10,7 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -424,6 +425,31 @@ async def test_on_a_terminal_it_shows_how_far_it_is_and_what_was_spent(
     await eventually(lambda: b"10 of 10 answered" in shown)
     assert b"130 of 90,000 tokens" in shown
     asyncio.get_running_loop().remove_reader(ours)
+    os.close(ours)
+
+
+async def test_the_key_is_asked_for_on_the_terminal_and_not_shown(
+    command: Command, upstream: FakeUpstream
+) -> None:
+    ours, theirs = pty.openpty()
+    environ = {k: v for k, v in os.environ.items() if k != "OPENAI_API_KEY"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "mintoken", "eval", *command.defaults, "--max-tokens-total", "90000",
+        cwd=command.cwd, env=environ, stdin=theirs, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    assert process.stderr is not None
+    asked = await asyncio.wait_for(process.stderr.readuntil(b"(not shown): "), 30)
+    os.write(ours, f"{PROVIDER_CANARY}\n".encode())
+    ran = await command.end(process)
+    assert b"provider's key" in asked
+    assert ran.code == 0
+    shown = b""
+    with suppress(OSError):  # Nothing was shown, and its other end is closed.
+        shown = os.read(ours, 4096)
+    assert PROVIDER_CANARY.encode() not in shown
+    assert upstream.requests[0].header("Authorization") == f"Bearer {PROVIDER_CANARY}"
     os.close(ours)
 
 
