@@ -46,16 +46,6 @@ class Budget:
         cheap = self.max_usd is None or (usd is not None and usd <= self.max_usd + 1e-9)
         return cheap and (self.max_tokens is None or total(spent) <= self.max_tokens)
 
-    def share(self, spent: Mapping[str, Tokens]) -> float:
-        """How much of the limits that is, of 1."""
-        shares = [0.0]
-        usd = self.usd(spent)
-        if self.max_usd is not None and usd is not None:
-            shares.append(usd / self.max_usd)
-        if self.max_tokens is not None:
-            shares.append(total(spent) / self.max_tokens)
-        return max(shares)
-
     def told(self, spent: Mapping[str, Tokens]) -> str:
         """For people: what was spent, of how much."""
         usd, parts = self.usd(spent), []

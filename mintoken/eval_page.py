@@ -52,8 +52,13 @@ def page(
 def _notes(found: Mapping[str, Any]) -> list[str]:
     notes = [found["note"]] if found["note"] else []
     if not found["complete"]:
-        notes.append(f"Not complete: {found['requests_left']} requests are left.")
+        notes.append(f"Not complete: {are_left(found['requests_left'])}.")
     return notes
+
+
+def are_left(count: int) -> str:
+    """How many requests have no answer."""
+    return "1 request is left" if count == 1 else f"{count:,} requests are left"
 
 
 def chart(arms: Sequence[Mapping[str, Any]]) -> str:
@@ -125,14 +130,14 @@ def _table(
     heads: Iterable[str], cells: Iterable[Sequence[object]], *, text: int | None = None
 ) -> str:
     """A table; the column `text` holds sentences."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
-    body = "".join(f"<tr>{_cells(row, text)}</tr>" for row in cells)
+    head = _cells("th", list(heads), text)
+    body = "".join(f"<tr>{_cells('td', row, text)}</tr>" for row in cells)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _cells(row: Sequence[object], text: int | None) -> str:
+def _cells(tag: str, row: Sequence[object], text: int | None) -> str:
     return "".join(
-        f"<td{' class=text' if place == text else ''}>{html.escape(_shown(cell))}</td>"
+        f"<{tag}{' class=text' if place == text else ''}>{html.escape(_shown(cell))}</{tag}>"
         for place, cell in enumerate(row)
     )
 

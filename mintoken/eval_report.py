@@ -1,6 +1,7 @@
 """What an evaluation found: as a document, as rows of a table, and as a page."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from math import ceil
@@ -11,7 +12,7 @@ import msgspec
 import orjson
 
 from mintoken.eval_budget import more, total
-from mintoken.eval_page import page
+from mintoken.eval_page import are_left, page
 from mintoken.eval_plan import Plan, scored
 from mintoken.eval_records import Arm, Book
 from mintoken.eval_score import DRAWS, LEVEL, ArmScore, score
@@ -49,6 +50,8 @@ def document(evaluation: Evaluation, *, note: str = "") -> Document:
         "prompts": len(plan.prompts.prompts),
         "runs": plan.runs,
         "requests_left": evaluation.left,
+        "models_served": sorted({one.model for one in book.answers.values()}),
+        "counted_by": Counter(one.counted_by for one in book.answers.values()),
         "usd": plan.budget.usd(spent),
         "tokens": msgspec.to_builtins(
             {judge or plan.settings.model: tokens for judge, tokens in spent.items()}
@@ -128,14 +131,14 @@ def write(found: Document, folder: Path) -> tuple[Path, Path]:
 
 def advice(evaluation: Evaluation) -> str:
     """Why it is not complete, and how to go on."""
-    left = f"{evaluation.left:,} requests are left"
+    left = are_left(evaluation.left)
     match evaluation.ending:
         case Ending.LIMIT:
             return _beyond(evaluation, left)
         case Ending.INTERRUPTED:
             return f"Interrupted: {left}. Run the same command again to go on."
         case Ending.STOPPED | Ending.DONE:
-            return f"{evaluation.why} {left.capitalize()}; run the same command again to go on."
+            return f"{evaluation.why} {left.capitalize()}: run the same command again to go on."
     assert_never(evaluation.ending)
 
 

@@ -124,8 +124,8 @@ class _Run:
             return
         self._end(Ending.INTERRUPTED)
         self._tell(
-            f"Stopping. {len(self._running)} requests are under way and paid for, so they are "
-            "waited for; press Ctrl-C again to give them up."
+            f"Stopping. What is under way ({len(self._running)}) is paid for, so it is waited for; "
+            "press Ctrl-C again to give it up."
         )
 
     def _end(self, ending: Ending, why: str = "") -> None:

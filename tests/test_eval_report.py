@@ -84,4 +84,4 @@ def test_a_report_without_anything_to_compare_says_so(evaluation: Evaluation) ->
     page = path.read_text()
     assert "Nothing can be compared yet." in page
     assert "5 requests are left" in page
-    assert advice(empty).startswith("It broke. 5 requests are left; run the same command again")
+    assert advice(empty).startswith("It broke. 5 requests are left: run the same command again")

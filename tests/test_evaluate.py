@@ -163,6 +163,8 @@ async def test_it_prints_a_table_and_writes_a_page_and_all_figures(
     assert found["compared"] == 4
     assert [arm["coverage"]["value"] for arm in found["arms"]] == [pytest.approx(2 / 3)] * 5
     assert found["tokens"] == {"gpt-4o": {"input": 200, "output": 60, "reasoning": 0}}
+    assert found["models_served"] == ["gpt-4o-2024-08-06"]
+    assert found["counted_by"] == {"upstream": 2 * REQUESTS}
     assert found["usd"] == pytest.approx((200 * 2.5 + 60 * 10) / 1_000_000)
     assert found["missed"] == [
         {"prompt": "sum", "fact": "It is 2.", "arms": {arm.value: 2 for arm in Arm}}
@@ -348,7 +350,7 @@ async def test_ctrl_c_waits_for_what_is_under_way_and_the_next_run_goes_on(
     running.send_signal(signal.SIGINT)
     assert running.stderr is not None
     told = await asyncio.wait_for(running.stderr.readline(), 30)
-    assert b"Stopping. 1 requests are under way" in told
+    assert b"Stopping. What is under way (1) is paid for" in told
     go_on.set()
     first = await command.end(running)
     assert first.code == 1
