@@ -13,7 +13,6 @@ FLOORS = {
     "errors": 0, "models": 0, "reports": 0, "clock": 0, "files": 0,
     "config": 1, "sse": 1, "splice": 1, "tokens": 1, "prompts": 1, "keys": 1, "rates": 1, "logs": 1,
     "vocabulary": 1, "systemd": 1, "process": 1, "chat_answer": 1, "chat_prompt": 1, "tables": 1,
-    "patience": 1, "watch": 1,
     "eval_records": 0, "eval_facts": 1, "eval_set": 1, "eval_score": 1, "eval_budget": 1,
     "eval_journal": 1, "eval_judge": 1, "eval_page": 1,
     "patience": 1, "watch": 1, "chat_asked": 1, "patterns": 1, "detect": 1, "conversations": 1,
