@@ -15,6 +15,7 @@ from mintoken.config import Config
 from mintoken.connection import require_c_parser
 from mintoken.errors import ConfigError, StorageError, TokenizerError
 from mintoken.keys import SECRET_FILE, server_secret
+from mintoken.pricing import load_prices
 from mintoken.prompts import load_prompts
 from mintoken.stores import sqlite_file
 from mintoken.stores.sqlite import DATABASE_FILE, open_sqlite
@@ -60,6 +61,7 @@ def examine(config: Config, *, clock_ms: Clock, accounts: bool = False) -> list[
         "accounts": lambda: _accounts(data_dir, clock_ms) if accounts else iter(()),
         "tokenizer": lambda: _tokenizer(config.tiktoken_cache_dir),
         "prompts": _prompts,
+        "prices": lambda: _prices(config.savings.prices),
         "SQLite": _sqlite,
         "aiohttp": _aiohttp,
     }
@@ -157,6 +159,10 @@ def _tokenizer(cache_dir: Path | None) -> Iterator[Finding]:
 
 def _prompts() -> Iterator[Finding]:
     yield Finding("prompts", Verdict.OK, f"version {load_prompts().version}")
+
+
+def _prices(own: Path) -> Iterator[Finding]:
+    yield Finding("prices", Verdict.OK, f"{len(load_prices(own))} names of models")
 
 
 def _sqlite() -> Iterator[Finding]:

@@ -122,13 +122,13 @@ def _read_base_url(value: object) -> str:
     return value.rstrip("/")
 
 
-def _read_directory(value: object) -> Path:
+def _read_path(value: object) -> Path:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise ValueError(f"{_shown(value)} is no directory; its path as text is allowed")
+        raise ValueError(f"{_shown(value)} is no path; a path as text is allowed")
     return Path(value)
 
 
-ADDRESS, BASE_URL, DIRECTORY = Kind(_read_address), Kind(_read_base_url), Kind(_read_directory)
+ADDRESS, BASE_URL, PATH = Kind(_read_address), Kind(_read_base_url), Kind(_read_path)
 FLAG = Kind(_read_flag)
 
 
@@ -165,7 +165,7 @@ class UpstreamConfig:
 class StorageConfig:
     """`[storage]`."""
 
-    data_dir: Annotated[Path, DIRECTORY] = Path("data")
+    data_dir: Annotated[Path, PATH] = Path("data")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +178,13 @@ class QuotaConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SavingsConfig:
+    """`[savings]`; `prices` as `pricing.load_prices` takes it."""
+
+    prices: Annotated[Path, PATH] = Path("built-in")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything that an operator can set, read once."""
 
@@ -185,6 +192,7 @@ class Config:
     upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
     quota: QuotaConfig = field(default_factory=QuotaConfig)
+    savings: SavingsConfig = field(default_factory=SavingsConfig)
     tiktoken_cache_dir: Path | None = None
 
 
@@ -193,6 +201,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "upstream": UpstreamConfig,
     "storage": StorageConfig,
     "quota": QuotaConfig,
+    "savings": SavingsConfig,
 }
 KINDS: Mapping[str, Mapping[str, Kind]] = {
     section: {

@@ -145,3 +145,14 @@ def test_a_vocabulary_that_is_not_tiktokens_is_bad(
     code, findings = checked(capsys)
     assert code == 1
     assert findings["tokenizer"]["verdict"] == "bad"
+
+
+def test_a_file_of_wrong_prices_is_bad(
+    used: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (used / "prices.toml").write_text("[models.mine]\ninput = 1\n")
+    monkeypatch.setenv("MINTOKEN_SAVINGS_PRICES", "data/prices.toml")
+    code, findings = checked(capsys)
+    assert code == 1
+    assert findings["prices"]["verdict"] == "bad"
+    assert 'models."mine".output: is missing' in findings["prices"]["detail"]

@@ -119,6 +119,7 @@ def test_a_named_file_that_is_missing_or_unreadable_is_a_problem(tmp_path: Path)
         ("quota", "counts", '"total"', QuotaCounts.TOTAL),
         ("quota", "enforcement", '"strict"', Enforcement.STRICT),
         ("quota", "notice_at", "1", 1.0),
+        ("savings", "prices", '"prices.toml"', Path("prices.toml")),
     ],
 )
 def test_good_values_are_taken(
@@ -167,6 +168,7 @@ def test_good_values_are_taken(
         ("quota", "counts", "[]", '"output" or "total"'),
         ("quota", "enforcement", "true", '"soft" or "strict"'),
         ("quota", "notice_at", "80", "from 0 to 1"),
+        ("savings", "prices", '" "', "is no path"),
     ],
 )
 def test_bad_values_are_named_with_what_is_allowed(

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -73,6 +74,23 @@ def checked_month(text: str, option: str) -> str:
     if re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", text) is None:
         raise typer.BadParameter(f"{text!r} is no month. Give one like 2026-11.", param_hint=option)
     return text
+
+
+def utc_moment(text: str, option: str, *, besides: str = "") -> int:
+    """A date or time as it was given, in UTC milliseconds. Raises typer.BadParameter.
+
+    A date is its first moment; a time without zone is UTC.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0, int(moment.timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text!r} is no date. Give one like 2027-01-31 or 2027-01-31T18:00Z{besides}.",
+            param_hint=option,
+        ) from None
 
 
 def show(document: Mapping[str, object], sentence: str, *, as_json: bool) -> None:

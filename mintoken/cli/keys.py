@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 import typer
@@ -17,6 +16,7 @@ from mintoken.cli.base import (
     in_store,
     show,
     show_list,
+    utc_moment,
 )
 from mintoken.clock import utc_ms
 from mintoken.config import Config
@@ -203,21 +203,11 @@ def _show_issued(issued: admin.Issued, directory: Directory, *, as_json: bool) -
 
 
 def _expiry_ms(text: str | None) -> int | None:
-    """The moment in UTC milliseconds; a date is its first moment, a time without zone is UTC."""
     if text is None:
         return None
     if text == "never":
         return admin.NEVER
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return max(0, int(moment.timestamp() * 1000))
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(
-            f"{text!r} is no date. Give one like 2027-01-31 or 2027-01-31T18:00Z, or 'never'.",
-            param_hint="--expires",
-        ) from None
+    return utc_moment(text, "--expires", besides=", or 'never'")
 
 
 def _duration_ms(text: str) -> int:

@@ -1,0 +1,213 @@
+"""A report of savings as people and as programs read it."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+
+from mintoken.experiment import FLOOR, MEASURE, WANTED, Interval
+from mintoken.pricing import Prices
+from mintoken.savings import Line, Money, Report, Status
+
+COLUMNS = {
+    "model": "Model",
+    "product": "Product",
+    "control": "Control",
+    "output": "Output",
+    "without": "Without",
+    "ratio": "Ratio (95 %)",
+    "saved": "Saved (95 %)",
+    "per_1000": "Per 1,000",
+    "status": "Status",
+}
+HOW = f"""\
+Product and Control are conversations. Output is tokens per request; Without is what the same
+requests would have taken with answers like control's, of the same key, model and size of opening.
+The intervals hold at every look (arXiv:2103.06476), from {FLOOR} conversations in each arm on.
+Measured is a ratio that is known within {100 * WANTED:.0f} percentage points."""
+NAMES_SHOWN = 5
+GUESSED = 0.05
+"""The share of requests with estimated tokens from which on it is told."""
+
+
+# --- For people ---------------------------------------------------------------------------------
+
+
+def row(line: Line) -> dict[str, object]:
+    """A line of the table, by the keys of COLUMNS."""
+    place, known = MEASURE["output_tokens"], line.output is not None
+    worth = line.money if line.money is not None and line.money.interval is not None else None
+    unpriced = line.money is None and line.status is not Status.NOT_MEASURED
+    return {
+        "model": "Total" if line.model is None else line.model,
+        "product": line.comparison.seen[0],
+        "control": line.comparison.seen[1],
+        "output": round(line.comparison.treated[place]) if known else None,
+        "without": round(line.comparison.reference[place]) if known else None,
+        "ratio": _ratio(line.output),
+        "saved": _span(worth.interval, usd) if worth else ("unpriced" if unpriced else None),
+        "per_1000": usd(1000 * worth.net / worth.requests) if worth else None,
+        "status": _status(line),
+    }
+
+
+def sentences(report: Report, prices: Prices, *, key: str) -> Iterator[str]:
+    """What the table does not say; `key` is one that could be given a control arm."""
+    total = report.total
+    if total.status is Status.NOT_MEASURED:
+        yield (
+            "Not measured: there is no control arm, so nobody knows what the answers would have "
+            "been without.\nTo leave one conversation in ten as it is: "
+            f"mintoken keys update {key} --control 10"
+        )
+        return
+    if total.money is not None and total.money.interval is not None:
+        yield _balance(total.money)
+    yield from _apart(total)
+    yield from _against_concise(report)
+    yield from _caveats(report)
+    yield HOW
+    if days := sorted({price.as_of for price in _used(report, prices).values()}):
+        yield f"Prices as of {' and '.join(day or 'an unknown day' for day in days)}."
+
+
+def _used(report: Report, prices: Prices) -> Prices:
+    names = [line.model for line in report.lines if line.model is not None]
+    return {name: prices[name] for name in names if name in prices}
+
+
+def _balance(worth: Money) -> str:
+    return (
+        f"Net saving on the product's {worth.requests:,} requests: {_span(worth.interval, usd)} "
+        f"= {usd(worth.output)} of output, {usd(worth.injected)} for the injected text, "
+        f"{usd(worth.cache)} of cache discount."
+    )
+
+
+def _apart(total: Line) -> Iterator[str]:
+    if total.reasoning is not None:
+        yield (
+            f"Ratio of reasoning tokens: {_ratio(total.reasoning)}; of the visible ones: "
+            f"{_ratio(total.visible)}."
+        )
+    again = total.follow_ups
+    if again is not None and not again.low <= 1 <= again.high:
+        yield (
+            f"The product's conversations have {_ratio(again)} times as many requests as "
+            "control's, so what is saved per request is not what is saved per conversation."
+        )
+
+
+def _against_concise(report: Report) -> Iterator[str]:
+    """What the text is worth over three words."""
+    for line, says in (
+        (report.concise, 'Ratio of "Answer concisely." to control'),
+        (report.over_concise, 'Ratio of Mintoken to "Answer concisely."'),
+    ):
+        if line is not None:
+            yield f"{says}: {_ratio(line.output) or _status(line)}."
+
+
+def _caveats(report: Report) -> Iterator[str]:
+    comparison = report.total.comparison
+    if comparison.left_out:
+        yield (
+            f"Left out: {comparison.left_out:.1%} of the product's requests; control has too few "
+            "conversations of the same key and model."
+        )
+    place = MEASURE["estimated"]
+    guessed = max(comparison.treated[place], comparison.reference[place])
+    if guessed >= GUESSED:
+        yield f"The tokens of {guessed:.0%} of these requests are estimates, which nobody counted."
+    if report.unpriced:
+        names = [_printable(name) for name in report.unpriced[:NAMES_SHOWN]]
+        more = len(report.unpriced) - len(names)
+        names += [f"{more} more"] if more else []
+        yield f"Unpriced: {', '.join(names)}. Your own prices go into a file: savings.prices."
+
+
+def _status(line: Line) -> str:
+    if line.status is Status.COLLECTING:
+        return f"collecting: {sum(line.comparison.seen):,} of about {line.needed:,}"
+    return line.status.value.replace("_", " ")
+
+
+def usd(amount: float) -> str:
+    """US dollars: cents from a dollar on, two digits below."""
+    size = abs(amount)
+    if size < 1e-9:
+        return "$0.00"
+    digits = 2 if size >= 0.995 else max(2, 1 - math.floor(math.log10(size)))
+    return f"{'-' if amount < 0 else ''}${size:,.{digits}f}"
+
+
+def _ratio(interval: Interval | None) -> str | None:
+    return _span(interval, "{:.2f}".format)
+
+
+def _span(interval: Interval | None, shown: Callable[[float], str]) -> str | None:
+    if interval is None:
+        return None
+    return f"{shown(interval.value)} ({shown(interval.low)} to {shown(interval.high)})"
+
+
+def _printable(name: str) -> str:
+    """Callers choose the names of models: what would steer the terminal is not shown."""
+    return "".join(one if one.isprintable() else "\ufffd" for one in name) or "(none)"
+
+
+# --- For programs -------------------------------------------------------------------------------
+
+
+def document(report: Report, prices: Prices) -> dict[str, object]:
+    """The report as JSON has it: tokens per request, US dollars, ratios with their intervals."""
+    return {
+        "total": _line(report.total),
+        "models": [_line(line) for line in report.lines],
+        "concise_against_control": report.concise and _line(report.concise),
+        "product_against_concise": report.over_concise and _line(report.over_concise),
+        "unpriced": report.unpriced,
+        "prices": {name: asdict(price) for name, price in _used(report, prices).items()},
+        "confidence": 0.95,
+    }
+
+
+def _line(line: Line) -> dict[str, object]:
+    comparison, known = line.comparison, line.output is not None
+    return {
+        "model": line.model,
+        "status": line.status.value,
+        "conversations": _arms(comparison.seen),
+        "needed_conversations": line.needed,
+        "requests": _arms(comparison.requests),
+        "left_out": comparison.left_out,
+        "output_per_request": {
+            "treated": comparison.treated[MEASURE["output_tokens"]] if known else None,
+            "reference": comparison.reference[MEASURE["output_tokens"]] if known else None,
+        },
+        "output_ratio": line.output and asdict(line.output),
+        "visible_ratio": line.visible and asdict(line.visible),
+        "reasoning_ratio": line.reasoning and asdict(line.reasoning),
+        "requests_per_conversation_ratio": line.follow_ups and asdict(line.follow_ups),
+        "estimated": {
+            "treated": comparison.treated[MEASURE["estimated"]],
+            "reference": comparison.reference[MEASURE["estimated"]],
+        },
+        "money": line.money and line.money.interval and _money(line.money),
+        "priced": line.money is not None,
+    }
+
+
+def _arms(pair: Sequence[int]) -> dict[str, int]:
+    return {"treated": pair[0], "reference": pair[1]}
+
+
+def _money(worth: Money) -> dict[str, object]:
+    return {
+        "currency": "USD",
+        "requests": worth.requests,
+        "net": worth.interval and asdict(worth.interval),
+        "output_saved": worth.output,
+        "injected_text": worth.injected,
+        "cache_discount": worth.cache,
+        "net_per_1000_requests": 1000 * worth.net / worth.requests,
+    }
