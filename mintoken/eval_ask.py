@@ -188,7 +188,7 @@ class Asker:
         return Reply(
             text=text,
             tokens=tokens,
-            counted_by=usage.counted_by,
+            counted_by=usage.counted_by.value,
             model=spoken.model,
             finish_reason=spoken.finish_reason,
         )

@@ -76,7 +76,7 @@ class Command:
 
     async def begin(self, *options: str, limit: tuple[str, ...] = ("--max-usd", "1")):
         pipe = asyncio.subprocess.PIPE
-        priced = ("--price", "2.5,10") if "--max-usd" in limit else ()
+        priced = ("--price", "2.5,10") if limit else ()
         environ = {k: v for k, v in os.environ.items() if k != "OPENAI_API_KEY"}
         return await asyncio.create_subprocess_exec(
             sys.executable, "-W", "error", "-m", "mintoken", "eval", *self.defaults, *limit,
@@ -486,6 +486,16 @@ def misused(
 def test_what_is_missing_or_wrong_is_misuse(misused, options: tuple[str, ...], told: str) -> None:
     code, err = misused(*options)
     assert (code, told in err) == (2, True), err
+
+
+async def test_a_model_in_the_price_table_needs_no_price(
+    command: Command, upstream: FakeUpstream
+) -> None:
+    ran = await command("--max-usd", "0.02", "--judge", "gpt-4.1", limit=())
+    assert "gpt-4o is reckoned at $2.5 per million tokens of input and $10 of output" in ran.err
+    assert "gpt-4.1 is reckoned at $2 per" in ran.err
+    assert (ran.code, upstream.requests) == (1, [])  # An answer may take 4096 tokens, thus $0.04.
+    assert "--max-usd 1.08 is enough for all" in ran.err
 
 
 def test_without_a_key_nothing_is_asked(misused, monkeypatch: pytest.MonkeyPatch) -> None:

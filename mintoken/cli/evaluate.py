@@ -18,6 +18,7 @@ from mintoken import tables
 from mintoken.admin import RefusedError
 from mintoken.cli.base import AsJson, ConfigPath, configured
 from mintoken.config import BASE_URL, Config
+from mintoken.pricing import Prices, load_prices
 
 if TYPE_CHECKING:
     from mintoken.eval_budget import Budget, Price
@@ -93,12 +94,15 @@ def evaluate(
     elif not model:
         raise typer.BadParameter("Name the model, or try --stand-in.", param_hint="--model")
     asked, address = load_set(prompts), base_url if stand_in else _address(options, base_url)
+    table = load_prices(options.savings.prices)
     plan = Plan(
         settings=settings_of(asked, base_url=address, model=model, cap=cap, judge=judge),
         prompts=asked,
         runs=runs,
         budget=_budget(
-            max_usd, max_tokens_total, _prices({"": model, judge: judge}, price, judge_price)
+            max_usd,
+            max_tokens_total,
+            _prices({judge: judge, "": model}, price, judge_price, table),
         ),
         concurrency=concurrency,
         folder=out or Path("mintoken-eval-stand-in" if stand_in else "mintoken-eval"),
@@ -124,30 +128,45 @@ def _address(options: Config, base_url: str) -> str:
     return read
 
 
-def _prices(models: dict[str, str], price: str, judge_price: str) -> dict[str, Price]:
+def _prices(
+    models: dict[str, str], price: str, judge_price: str, table: Prices
+) -> dict[str, Price]:
     """By judge, "" for the model itself: what was given, else what the price table knows."""
-    from mintoken.eval_budget import price_of
-
-    given = {judge: judge_price if judge else price for judge in models}
     prices = {}
-    for judge, text in given.items():
-        try:
-            found = price_of(text) if text else _known_price(models[judge])
-        except ValueError:
-            raise typer.BadParameter(
-                f"{text!r} is no price. Give dollars per million tokens of input and of output, "
-                "as 2.5,10.",
-                param_hint="--judge-price" if judge else "--price",
-            ) from None
+    for judge, model in models.items():
+        option = "--judge-price" if judge else "--price"
+        text = judge_price if judge else price
+        found = _given_price(text, option) if text else _listed_price(model, option, table)
         if found is not None:
             prices[judge] = found
     return prices
 
 
-def _known_price(model: str) -> Price | None:
-    """The model's by the table of prices; None where it is not in there."""
-    del model  # There is no such table yet.
-    return None
+def _given_price(text: str, option: str) -> Price:
+    from mintoken.eval_budget import price_of
+
+    try:
+        return price_of(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no price. Give dollars per million tokens of input and of output, "
+            "as 2.5,10.",
+            param_hint=option,
+        ) from None
+
+
+def _listed_price(model: str, option: str, table: Prices) -> Price | None:
+    """None where the model is not in the table. What is used is told: others may pay more."""
+    from mintoken.eval_budget import Price
+
+    if (listed := table.get(model)) is None:
+        return None
+    _say(
+        f"{model} is reckoned at ${listed.input:g} per million tokens of input and "
+        f"${listed.output:g} of output (price table, {listed.as_of or 'not dated'}). "
+        f"If you pay another price, give it with {option}."
+    )
+    return Price(listed.input, listed.output)
 
 
 def _budget(max_usd: float | None, max_tokens: int | None, prices: dict[str, Price]) -> Budget:
