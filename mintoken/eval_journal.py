@@ -57,6 +57,9 @@ def opened(folder: Path, settings: Settings) -> Iterator[Journal]:
             raise EvaluationError(f"Another evaluation writes to {path}. Wait for it.") from None
         journal = Journal(descriptor, Book())
         earlier = _read(path, descriptor, journal.book)
+        if earlier not in (None, settings) and journal.book.is_worth_nothing:
+            os.truncate(descriptor, 0)  # So a mistyped model can be put right.
+            journal, earlier = Journal(descriptor, Book()), None
         if earlier is not None:
             _compare(earlier, settings, folder)
         if earlier != settings:

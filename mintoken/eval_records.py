@@ -122,6 +122,11 @@ class Book:
                 self._spend(question.judge, most if record.tokens is None else record.tokens)
                 self.failures[question] = record
 
+    @property
+    def is_worth_nothing(self) -> bool:
+        """Was nothing answered, and nothing spent?"""
+        return not self.answers and all(most == Tokens() for most in self.spent().values())
+
     def spent(self) -> dict[str, Tokens]:
         """By judge, "" for the model itself; what may still be spent by open requests included."""
         spent = dict(self._spent)

@@ -70,8 +70,8 @@ def test_a_line_that_was_cut_off_is_taken_away(tmp_path: Path) -> None:
     ],
 )
 def test_other_settings_are_refused(tmp_path: Path, change: dict[str, object], told: str) -> None:
-    with opened(tmp_path, SETTINGS):
-        pass
+    with opened(tmp_path, SETTINGS) as journal:
+        journal.write(Asked(question=ONE, tokens=MOST))
     before = (tmp_path / FILE).read_bytes()
     other = msgspec.structs.replace(SETTINGS, **change)
     with pytest.raises(EvaluationError, match=told), opened(tmp_path, other):
@@ -79,9 +79,20 @@ def test_other_settings_are_refused(tmp_path: Path, change: dict[str, object], t
     assert (tmp_path / FILE).read_bytes() == before
 
 
+def test_settings_that_led_to_nothing_may_be_corrected(tmp_path: Path) -> None:
+    with opened(tmp_path, SETTINGS) as journal:
+        journal.write(Asked(question=ONE, tokens=MOST))
+        journal.write(Failed(question=ONE, why="No such model.", tokens=Tokens()))
+    other = msgspec.structs.replace(SETTINGS, model="other")
+    for _ in range(2):
+        with opened(tmp_path, other) as journal:
+            assert not journal.book.failures
+    assert (tmp_path / FILE).read_bytes() == msgspec.json.encode(other) + b"\n"
+
+
 def test_a_judge_may_come_later_but_not_change(tmp_path: Path) -> None:
-    with opened(tmp_path, SETTINGS):
-        pass
+    with opened(tmp_path, SETTINGS) as journal:
+        journal.write(Answered(question=ONE, tokens=TOOK, text="x"))
     with opened(tmp_path, msgspec.structs.replace(SETTINGS, judge="a")):
         pass
     other = msgspec.structs.replace(SETTINGS, judge="b")

@@ -156,6 +156,7 @@ async def test_it_prints_a_table_and_writes_a_page_and_all_figures(
     assert len(upstream.requests) == 2 * REQUESTS
     assert {r.header("Authorization") for r in upstream.requests} == {f"Bearer {PROVIDER_CANARY}"}
     assert "ultra" in ran.out
+    assert "Spent: $0.0011 of $1.00." in ran.out
     assert "mintoken-eval/report.html" in ran.out
     folder = command.cwd / "mintoken-eval"
     found = json.loads((folder / "report.json").read_text())
@@ -185,6 +186,7 @@ async def test_it_stops_before_the_limit_and_goes_on_with_a_higher_one(
     asked = len(upstream.requests)
     assert 1 <= asked < REQUESTS
     left = REQUESTS - asked
+    assert "nothing can be compared yet" in first.out
     assert f"{asked * 13} of 4,600 tokens spent, {left} requests are left" in first.err
     found = json.loads((command.cwd / "mintoken-eval" / "report.json").read_text())
     assert (found["ending"], found["requests_left"], found["compared"]) == ("limit", left, 0)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from getpass import getpass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -195,6 +195,8 @@ def _provider_key() -> str:
     """From the environment, else from the terminal; never from the command line."""
     key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), "")
     if not key and sys.stdin.isatty():
+        from getpass import getpass
+
         key = getpass("Your provider's key (not shown): ")
     key = key.strip()
     if not key:
@@ -245,11 +247,21 @@ def _end(evaluation: Evaluation, *, as_json: bool) -> None:
     if as_json:
         tables.print_json({**found, "files": [str(data), str(page)]})
     else:
-        title = f"{found['compared']} questions that every arm has answered; means per answer"
-        tables.print_table(eval_report.rows(found), eval_report.columns(found), title=title)
-        print(
-            *filter(None, [found["note"], f"{page} has the chart, {data} all figures."]), sep="\n"
-        )
+        _print(found, eval_report.rows(found), eval_report.columns(found))
+        print(f"Spent: {evaluation.plan.budget.told(evaluation.book.spent())}.")
+        print(f"{page} has the chart, {data} all figures.")
     if evaluation.left:
         _say(f"mintoken: {eval_report.advice(evaluation)}")
     raise typer.Exit(1 if evaluation.left else 0)
+
+
+def _print(
+    found: Mapping[str, Any], rows: Sequence[Mapping[str, object]], columns: Mapping[str, str]
+) -> None:
+    if rows:
+        title = f"{found['compared']} questions that every arm has answered; means per answer"
+        tables.print_table(rows, columns, title=title)
+    else:
+        print("No question has been answered in every arm, so nothing can be compared yet.")
+    if found["note"]:
+        print(found["note"])
