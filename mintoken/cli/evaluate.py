@@ -21,7 +21,7 @@ from mintoken.config import BASE_URL, Config
 from mintoken.pricing import Prices, load_prices
 
 if TYPE_CHECKING:
-    from mintoken.eval_budget import Budget, Price
+    from mintoken.eval_budget import Price
     from mintoken.eval_plan import Plan
     from mintoken.eval_records import Book
     from mintoken.evaluate import Evaluation
@@ -84,6 +84,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Ask prompts without a level, with "Be brief." and with each level; compare the answers."""
+    from mintoken.eval_budget import Budget
     from mintoken.eval_plan import Plan, settings_of
     from mintoken.eval_set import load_set
 
@@ -94,16 +95,12 @@ def evaluate(
     elif not model:
         raise typer.BadParameter("Name the model, or try --stand-in.", param_hint="--model")
     asked, address = load_set(prompts), base_url if stand_in else _address(options, base_url)
-    table = load_prices(options.savings.prices)
+    prices = _prices({judge: judge, "": model}, price, judge_price, options)
     plan = Plan(
         settings=settings_of(asked, base_url=address, model=model, cap=cap, judge=judge),
         prompts=asked,
         runs=runs,
-        budget=_budget(
-            max_usd,
-            max_tokens_total,
-            _prices({judge: judge, "": model}, price, judge_price, table),
-        ),
+        budget=Budget(max_usd=max_usd, max_tokens=max_tokens_total, prices=prices),
         concurrency=concurrency,
         folder=out or Path("mintoken-eval-stand-in" if stand_in else "mintoken-eval"),
         connect_timeout=options.upstream.connect_timeout,
@@ -129,10 +126,10 @@ def _address(options: Config, base_url: str) -> str:
 
 
 def _prices(
-    models: dict[str, str], price: str, judge_price: str, table: Prices
+    models: dict[str, str], price: str, judge_price: str, options: Config
 ) -> dict[str, Price]:
     """By judge, "" for the model itself: what was given, else what the price table knows."""
-    prices = {}
+    table, prices = load_prices(options.savings.prices), {}
     for judge, model in models.items():
         option = "--judge-price" if judge else "--price"
         text = judge_price if judge else price
@@ -167,12 +164,6 @@ def _listed_price(model: str, option: str, table: Prices) -> Price | None:
         f"If you pay another price, give it with {option}."
     )
     return Price(listed.input, listed.output)
-
-
-def _budget(max_usd: float | None, max_tokens: int | None, prices: dict[str, Price]) -> Budget:
-    from mintoken.eval_budget import Budget
-
-    return Budget(max_usd=max_usd, max_tokens=max_tokens, prices=prices)
 
 
 def _check_limits(plan: Plan) -> None:
