@@ -84,7 +84,7 @@ def _key(folder: Path, environ: Mapping[str, str]) -> str:
 
     if not (folder / "data").exists():
         run("accounts", "create", "bench", "--monthly-tokens", str(MONTHLY_TOKENS))
-    return run("keys", "create", "--account", "bench", "--intensity", "full")["key"]
+    return run("keys", "create", "--account", "bench", "--intensity", "full", "--smart")["key"]
 
 
 @contextmanager

@@ -29,9 +29,18 @@ class Accounts:
         self._owners: dict[bytes, Owner] = {}
 
     @property
+    def store(self) -> Store:
+        """Where they are kept."""
+        return self._store
+
+    @property
     def directory(self) -> Directory:
         """What the store held at the last refresh."""
         return self._directory
+
+    def is_stopped(self, key_id: str, model: str) -> bool:
+        """Whether the product does not pay on this model of this key."""
+        return (key_id, model) in self._directory.stopped
 
     def find(self, key_hash: bytes) -> Owner | None:
         """The owner of the key with this hash, revoked and expired ones too; None if unknown."""

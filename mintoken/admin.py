@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
+from mintoken.arms import MOST_CONTROL
 from mintoken.keys import hash_key, mint_key, prefix, server_secret
 from mintoken.models import Account, Directory, Intensity, Key
 from mintoken.stores.base import Store
@@ -35,6 +36,9 @@ class Issued:
     replaces: Key | None = None
 
 
+_COPIED = ("intensity", "smart", "rpm", "concurrency", "control", "concise", "auto_stop")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySettings:
     """What can be set on a key; None leaves it as it is. `expires_at` is in UTC ms, or NEVER."""
@@ -44,20 +48,24 @@ class KeySettings:
     smart: bool | None = None
     rpm: int | None = None
     concurrency: int | None = None
+    control: int | None = None
+    concise: int | None = None
+    auto_stop: bool | None = None
     expires_at: int | None = None
 
     def apply(self, key: Key) -> Key:
-        """The key with these settings. Raises RefusedError for an unusable name."""
+        """The key with these settings. Raises RefusedError for an unusable name or arms."""
         expires_at = key.expires_at if self.expires_at is None else self.expires_at
-        return replace(
-            key,
-            name=key.name if self.name is None else usable_name(self.name),
-            intensity=self.intensity or key.intensity,
-            smart=key.smart if self.smart is None else self.smart,
-            rpm=key.rpm if self.rpm is None else self.rpm,
-            concurrency=key.concurrency if self.concurrency is None else self.concurrency,
-            expires_at=None if expires_at == NEVER else expires_at,
-        )
+        given = {name: getattr(self, name) for name in _COPIED if getattr(self, name) is not None}
+        if self.name is not None:
+            given["name"] = usable_name(self.name)
+        key = replace(key, **given, expires_at=None if expires_at == NEVER else expires_at)
+        if key.control + key.concise > MOST_CONTROL:
+            raise RefusedError(
+                f"The control arms take {key.control} + {key.concise} percent together; "
+                f"{MOST_CONTROL} is the most."
+            )
+        return key
 
 
 def usable_name(name: str) -> str:
@@ -275,6 +283,9 @@ def key_document(key: Key, directory: Directory, *, now_ms: int) -> dict[str, ob
         "smart_detect_enabled": key.smart,
         "rpm": key.rpm,
         "concurrency": key.concurrency,
+        "control": key.control,
+        "concise": key.concise,
+        "auto_stop": key.auto_stop,
         "created_at": utc_text(key.created_at),
         "expires_at": utc_text(key.expires_at),
         "revoked_at": utc_text(key.revoked_at),

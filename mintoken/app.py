@@ -41,12 +41,14 @@ from mintoken.middlewares.context import context
 from mintoken.middlewares.errors import errors
 from mintoken.middlewares.quota import quota
 from mintoken.middlewares.timing import stamp
+from mintoken.pricing import load_prices
 from mintoken.prompts import load_prompts
 from mintoken.rates import RateLimiter
 from mintoken.refusals import Refusals
 from mintoken.routes.body import expect
 from mintoken.routes.health import healthz, readyz
 from mintoken.routes.proxy import chat, models
+from mintoken.stopping import keep_reviewed
 from mintoken.stores.sqlite import open_sqlite
 from mintoken.tokens import Tokenizer
 from mintoken.upstream import Upstream
@@ -76,7 +78,7 @@ def build_app(config: Config, rates: RateLimiter, *, clock: Clock = utc_ms) -> w
     app.on_response_prepare.append(stamp)
     # Born in this order, and gone in the reverse one: the last count is settled before the ledger
     # closes, and the last settlement is committed before the store does.
-    app.cleanup_ctx.extend((_accounts_and_ledger, _tokenizer, _upstream))
+    app.cleanup_ctx.extend((_accounts_and_ledger, _stopping, _tokenizer, _upstream))
     return app
 
 
@@ -99,6 +101,18 @@ async def _accounts_and_ledger(app: web.Application) -> AsyncIterator[None]:
         await asyncio.gather(refreshing, committing, return_exceptions=True)
     finally:
         await store.close()
+
+
+async def _stopping(app: web.Application) -> AsyncIterator[None]:
+    config, accounts = app[CONFIG], app[ACCOUNTS]
+    # Each worker in its turn: what one finds, the others see.
+    every_s = config.savings.review_every * config.server.workers
+    prices = load_prices(config.savings.prices)
+    work = keep_reviewed(accounts.store, prices, lambda: accounts.directory, every_s=every_s)
+    reviewing = _task(work, "stopping")
+    yield
+    reviewing.cancel()
+    await asyncio.gather(reviewing, return_exceptions=True)
 
 
 async def _tokenizer(app: web.Application) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ from enum import Enum, auto
 from aiohttp import web
 
 from mintoken.accounts import Accounts, Owner
+from mintoken.arms import NO_EXPERIMENT, Assignment
 from mintoken.config import Config
 from mintoken.conversations import Conversations
 from mintoken.errors import Code
@@ -21,7 +22,7 @@ from mintoken.models import (
     Spoken,
     TokenUsage,
 )
-from mintoken.prompts import Prompts
+from mintoken.prompts import NO_WORDING, Prompts, Wording
 from mintoken.protocols.base import Meter
 from mintoken.rates import RateLimiter
 from mintoken.refusals import Refusals
@@ -94,8 +95,10 @@ class RequestContext:
     month: Admission | None = None
     """The account's month as this request's headers show it."""
 
-    injected: bool = False
-    """Whether the body that was sent has our text in it."""
+    assignment: Assignment = NO_EXPERIMENT
+    """The arm of the experiment that it is in, whatever level runs."""
+    injected: Wording = NO_WORDING
+    """The text of ours that the body got which was sent."""
     reservation: Reservation | None = None
     prompt: PromptReader | None = None
     """Reads the prompt that was sent, for whoever has to count it."""

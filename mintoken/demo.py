@@ -15,8 +15,9 @@ from aiohttp_sse_client.client import EventSource
 
 from mintoken import admin, logs, tables
 from mintoken.clock import month_of, utc_ms
-from mintoken.config import Address, Config, ServerConfig, StorageConfig, UpstreamConfig
+from mintoken.config import Config, ServerConfig, StorageConfig, UpstreamConfig
 from mintoken.models import Intensity
+from mintoken.options import Address
 from mintoken.reports import GroupBy
 from mintoken.server import running
 from mintoken.stand_in import MODEL, QUESTION, stand_in

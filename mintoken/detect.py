@@ -4,7 +4,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 from mintoken.models import Asked, Decision, Intensity
@@ -132,8 +132,9 @@ def is_none(decision: Decision | None) -> bool:
     return decision is not None and decision.intensity is Intensity.NONE
 
 
+@cache
 def load_detector() -> Detector:
-    """Read the table that comes with the package. Raises KeyError or ValueError for a bad row."""
+    """The table that comes with the package, read once. Raises KeyError or ValueError."""
     table = tomllib.loads((files("mintoken") / "data" / "rules.toml").read_text(encoding="utf-8"))
     rows = {kind: tuple(_signal(row, table["terms"]) for row in table[kind]) for kind in _KINDS}
     return Detector(**rows)

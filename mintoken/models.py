@@ -71,7 +71,9 @@ class Key:
     """A Mintoken key, without its secret: `hash` is the keyed hash, `prefix` is for display.
 
     `smart` lets detection choose the level; `intensity` is that of what it has nothing to say on.
-    `rpm` (requests per minute) and `concurrency` are limits, 0 is none; times are UTC milliseconds.
+    `rpm` (requests per minute) and `concurrency` are limits, 0 is none. `control` and `concise` are
+    the percent of conversations in these arms of its experiment; `auto_stop` ends what does not
+    pay. Times are UTC milliseconds.
     """
 
     id: str
@@ -83,6 +85,9 @@ class Key:
     smart: bool = False
     rpm: int = 0
     concurrency: int = 0
+    control: int = 0
+    concise: int = 0
+    auto_stop: bool = True
     created_at: int
     expires_at: int | None = None
     revoked_at: int | None = None
@@ -90,11 +95,15 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """All accounts and keys as of one revision of the store."""
+    """All accounts and keys as of one revision of the store.
+
+    `stopped` are the pairs of a key's id and a model on which the product does not pay.
+    """
 
     revision: int
     accounts: tuple[Account, ...]
     keys: tuple[Key, ...]
+    stopped: frozenset[tuple[str, str]] = frozenset()
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -232,6 +241,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     intensity: Intensity
     reason: str
     arm: str
+    conversation: str = ""
+    opening_bytes: int = 0
     prompt_version: str
     injected_tokens: int
     bytes_in: int

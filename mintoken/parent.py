@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import structlog
 
 from mintoken.config import Config
+from mintoken.detect import load_detector
 from mintoken.errors import ConfigError, TokenizerError
 from mintoken.rates import LANES, RateLimiter, RateTable
 from mintoken.server import address_of
@@ -91,6 +92,7 @@ class Parent:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         with suppress(TokenizerError):  # The workers log it, and estimate.
             preload(self._config.tiktoken_cache_dir)
+        load_detector()  # Once for all workers too.
         gc.freeze()  # What is there now is shared: a collection would write to every page of it.
         gc.enable()
         try:

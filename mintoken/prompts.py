@@ -12,7 +12,21 @@ EDITION = 1
 """Raised with every change of a text, so that versions can be told apart at a glance."""
 
 # In o200k_base, the blank line that joins a text to the caller's own included. A test counts again.
-_TOKENS = {Intensity.NONE: 0, Intensity.LITE: 34, Intensity.FULL: 61, Intensity.ULTRA: 67}
+_TOKENS = {Intensity.LITE: 34, Intensity.FULL: 61, Intensity.ULTRA: 67}
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """A system text, the tokens that it adds to a prompt, and the name that rows have for it."""
+
+    text: str
+    tokens: int
+    version: str
+
+
+NO_WORDING = Wording("", 0, "")
+CONCISE = Wording("Answer concisely.", 6, "concise")
+"""What a control arm may get, to see what ours is worth over it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +34,15 @@ class Prompts:
     """The texts of one version; `version` is recorded with every request that got one."""
 
     version: str
-    texts: Mapping[Intensity, str]
+    wordings: Mapping[Intensity, Wording]
+
+    def wording(self, intensity: Intensity) -> Wording:
+        """What a level injects; nothing for NONE."""
+        return self.wordings[intensity]
 
     def text(self, intensity: Intensity) -> str:
         """The system text of a level; "" for NONE."""
-        return self.texts.get(intensity, "")
-
-    def tokens(self, intensity: Intensity) -> int:
-        """Tokens that injecting this level adds to a prompt."""
-        return _TOKENS[intensity]
+        return self.wordings[intensity].text
 
 
 def load_prompts() -> Prompts:
@@ -40,4 +54,6 @@ def load_prompts() -> Prompts:
         if level is not Intensity.NONE
     }
     digest = hashlib.sha256("\0".join(texts.values()).encode()).hexdigest()
-    return Prompts(f"{EDITION}-{digest[:8]}", MappingProxyType(texts))
+    version = f"{EDITION}-{digest[:8]}"
+    wordings = {level: Wording(text, _TOKENS[level], version) for level, text in texts.items()}
+    return Prompts(version, MappingProxyType({Intensity.NONE: NO_WORDING, **wordings}))

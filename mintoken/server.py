@@ -12,9 +12,10 @@ from aiohttp import web
 
 from mintoken.app import build_app
 from mintoken.clock import utc_ms
-from mintoken.config import Address, Config
+from mintoken.config import Config
 from mintoken.connection import Connection, Crowd, crowd_of, require_c_parser
 from mintoken.context import STATE, UPSTREAM, Clock
+from mintoken.options import Address
 from mintoken.rates import RateLimiter, RateTable
 
 LAST_CALL_S = 1.0

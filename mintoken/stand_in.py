@@ -105,8 +105,9 @@ async def stand_in(pace_s: float, say: Say = canned) -> AsyncIterator[str]:
 def _level(messages: list[dict[str, str]]) -> Intensity:
     """Which of Mintoken's texts the system text has at its end."""
     system = "".join(one["content"] for one in messages if one["role"] == "system")
-    texts = load_prompts().texts.items()
-    return next((level for level, text in texts if system.endswith(text)), Intensity.NONE)
+    prompts = load_prompts()
+    levels = (level for level in Intensity if level is not Intensity.NONE)
+    return next((at for at in levels if system.endswith(prompts.text(at))), Intensity.NONE)
 
 
 def _usage(tokenizer: Tokenizer, messages: list[dict[str, str]], answer: str) -> dict[str, int]:

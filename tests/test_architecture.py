@@ -10,15 +10,16 @@ PACKAGE = ROOT / "mintoken"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
-    "errors": 0, "models": 0, "reports": 0, "clock": 0, "files": 0,
+    "errors": 0, "models": 0, "reports": 0, "clock": 0, "files": 0, "options": 0,
     "config": 1, "sse": 1, "splice": 1, "tokens": 1, "prompts": 1, "keys": 1, "rates": 1, "logs": 1,
     "vocabulary": 1, "systemd": 1, "process": 1, "chat_answer": 1, "chat_prompt": 1, "tables": 1,
     "eval_records": 0, "eval_facts": 1, "eval_set": 1, "eval_score": 1, "eval_budget": 1,
     "eval_journal": 1, "eval_judge": 1, "eval_page": 1,
     "patience": 1, "watch": 1, "chat_asked": 1, "patterns": 1, "detect": 1, "conversations": 1,
-    "refusals": 1, "pricing": 1, "experiment": 1,
+    "refusals": 1, "arms": 1, "pricing": 1, "experiment": 1,
     "protocols": 2, "stores": 2, "savings": 2,
     "statement": 3, "upstream": 3, "relay": 3, "ledger": 3, "accounts": 3, "admin": 3,
+    "stopping": 3,
     "context": 4, "eval_ask": 4,
     "middlewares": 5, "routes": 5, "eval_plan": 5,
     "app": 6, "connection": 6, "server": 6, "worker": 6, "parent": 6,
@@ -38,7 +39,7 @@ SIDEWAYS = {
     ("routes/proxy", "routes/level"),
     ("stores/sqlite", "stores/sqlite_file"), ("stores/sqlite", "stores/sqlite_rows"),
     ("stores/sqlite_backup", "stores/sqlite_file"), ("stores/sqlite_backup", "stores/sqlite_rows"),
-    ("stores/sqlite", "stores/locks"),
+    ("stores/sqlite", "stores/locks"), ("stores/sqlite", "stores/sqlite_samples"),
 }  # fmt: skip
 HOMES = {
     "aiosqlite": ("stores",),
@@ -130,7 +131,8 @@ def test_every_module_has_its_twin() -> None:
     twins = {
         "protocols": "protocols", "stores": "stores", "middlewares": "errors", "routes": "life",
         "app": "life", "context": "life", "accounts": "ledger", "relay": "streaming",
-        "models": "life", "reports": "stores", "stand_in": "demo", "admin": "cli", "checks": "cli",
+        "models": "life", "reports": "stores", "options": "config", "stand_in": "demo",
+        "admin": "cli", "checks": "cli",
         "tables": "cli", "vocabulary": "tokens", "files": "keys", "connection": "server",
         "worker": "parent", "eval_records": "eval_journal", "eval_ask": "evaluate",
         "eval_plan": "evaluate", "eval_page": "eval_report", "rehearsal": "evaluate",

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from mintoken.config import KINDS, SECTIONS, Address, Config, load_config
+from mintoken.config import KINDS, SECTIONS, Config, load_config
 from mintoken.errors import ConfigError
 from mintoken.models import Enforcement, QuotaCounts
+from mintoken.options import Address
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 OPTIONS = [(section, name) for section, kinds in KINDS.items() for name in kinds]

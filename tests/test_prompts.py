@@ -5,7 +5,7 @@ from importlib.resources import files
 import pytest
 
 from mintoken.models import Intensity
-from mintoken.prompts import load_prompts
+from mintoken.prompts import CONCISE, NO_WORDING, Wording, load_prompts
 from mintoken.tokens import Tokenizer
 
 PROMPTS = load_prompts()
@@ -24,12 +24,11 @@ def test_a_text_stays_under_its_ceiling(
     assert 0 < tokenizer.count(PROMPTS.text(level), "gpt-4o") <= ceiling
 
 
-@pytest.mark.parametrize("level", Intensity)
+@pytest.mark.parametrize("wording", [CONCISE, *map(PROMPTS.wording, CEILINGS)])
 def test_the_recorded_tokens_are_those_of_the_text_and_its_blank_line(
-    tokenizer: Tokenizer, level: Intensity
+    tokenizer: Tokenizer, wording: Wording
 ) -> None:
-    joined = f"\n\n{PROMPTS.text(level)}" if PROMPTS.text(level) else ""
-    assert PROMPTS.tokens(level) == tokenizer.count(joined, "gpt-4o")
+    assert wording.tokens == tokenizer.count(f"\n\n{wording.text}", "gpt-4o")
 
 
 def test_a_change_of_text_shows_in_the_version() -> None:
@@ -45,7 +44,7 @@ def test_texts_are_the_files_of_the_package_without_their_line_end() -> None:
 
 def test_none_has_no_text() -> None:
     assert PROMPTS.text(Intensity.NONE) == ""
-    assert PROMPTS.tokens(Intensity.NONE) == 0
+    assert PROMPTS.wording(Intensity.NONE) == NO_WORDING
 
 
 def test_every_level_has_a_text_of_its_own() -> None:

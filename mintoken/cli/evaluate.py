@@ -17,7 +17,8 @@ import typer
 from mintoken import tables
 from mintoken.admin import RefusedError
 from mintoken.cli.base import AsJson, ConfigPath, configured
-from mintoken.config import BASE_URL, Config
+from mintoken.config import Config
+from mintoken.options import BASE_URL
 from mintoken.pricing import Prices, load_prices
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from mintoken import admin
+from mintoken.arms import MOST_CONTROL
 from mintoken.cli.base import (
     NOTHING_GIVEN,
     AsJson,
@@ -35,6 +36,7 @@ COLUMNS = {
     "smart_detect_enabled": "Smart",
     "rpm": "Per minute",
     "concurrency": "At once",
+    "control": "Control %",
     "created_at": "Created",
     "expires_at": "Expires",
 }
@@ -60,6 +62,25 @@ PerMinute = Annotated[
 AtOnce = Annotated[
     int | None, typer.Option(min=0, max=LIMIT, help="Requests at the same time; 0 is no limit.")
 ]
+Control = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=MOST_CONTROL, help="Percent of conversations left as they are; measures savings."
+    ),
+]
+Concise = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=MOST_CONTROL, help='Percent that only gets "Answer concisely.", to compare with.'
+    ),
+]
+AutoStop = Annotated[
+    bool | None,
+    typer.Option(
+        "--auto-stop/--no-auto-stop",
+        help="Whether a model on which nothing is saved gets no text any more; on at first.",
+    ),
+]
 
 keys = typer.Typer(no_args_is_help=True)
 
@@ -80,6 +101,9 @@ def create(
     expires: Expiry = None,
     rpm: PerMinute = None,
     concurrency: AtOnce = None,
+    control: Control = None,
+    concise: Concise = None,
+    auto_stop: AutoStop = None,
     config: ConfigPath = None,
     *,
     as_json: AsJson = False,
@@ -91,6 +115,9 @@ def create(
         smart=smart,
         rpm=rpm,
         concurrency=concurrency,
+        control=control,
+        concise=concise,
+        auto_stop=auto_stop,
         expires_at=_expiry_ms(expires),
     )
     options = configured(config)
@@ -120,6 +147,9 @@ def update(
     expires: Expiry = None,
     rpm: PerMinute = None,
     concurrency: AtOnce = None,
+    control: Control = None,
+    concise: Concise = None,
+    auto_stop: AutoStop = None,
     config: ConfigPath = None,
     *,
     as_json: AsJson = False,
@@ -131,6 +161,9 @@ def update(
         smart=smart,
         rpm=rpm,
         concurrency=concurrency,
+        control=control,
+        concise=concise,
+        auto_stop=auto_stop,
         expires_at=_expiry_ms(expires),
     )
     if settings == admin.KeySettings():

@@ -14,7 +14,8 @@ import typer
 from mintoken import admin, tables
 from mintoken.cli.base import AsJson, ConfigPath, configured, in_store
 from mintoken.clock import utc_ms
-from mintoken.config import Address, Config
+from mintoken.config import Config
+from mintoken.options import Address
 
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell callers a usable one
 FIRST_KEY = """\

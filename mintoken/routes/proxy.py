@@ -10,7 +10,6 @@ from mintoken.context import (
     CONFIG,
     CONTEXT,
     LEDGER,
-    PROMPTS,
     REFUSALS,
     UPSTREAM,
     RequestContext,
@@ -29,7 +28,7 @@ from mintoken.models import (
 from mintoken.protocols.openai_chat import OpenAIChat
 from mintoken.routes.answer import relay, relay_body
 from mintoken.routes.body import read_json
-from mintoken.routes.level import decide
+from mintoken.routes.level import choose
 from mintoken.upstream import Answer, request_headers, without_intensity
 
 PROTOCOL = OpenAIChat()
@@ -67,14 +66,14 @@ def _prepare(app: web.Application, ctx: RequestContext, pieces: list[bytes]) -> 
     body = b"".join(pieces)
     pieces.clear()  # Here, where it may take as long as to join them.
     turn = PROTOCOL.read(body)
-    ctx.decision = decide(app, ctx, turn)
+    wording = choose(app, ctx, turn)
     ctx.asked_usage = _asks_usage(app, turn)
-    text = app[PROMPTS].text(ctx.decision.intensity)
-    sent = PROTOCOL.inject(body, turn, text, ask_usage=ctx.asked_usage)
+    sent = PROTOCOL.inject(body, turn, wording.text, ask_usage=ctx.asked_usage)
     question = turn.usage_question if ctx.asked_usage else b""
-    ctx.injected = len(sent) > len(body) + len(question)
+    if len(sent) > len(body) + len(question):
+        ctx.injected = wording
     # Whoever has to count the prompt counts the one that was sent.
-    ctx.prompt = (lambda: PROTOCOL.read(sent).prompt()) if ctx.injected else turn.prompt
+    ctx.prompt = (lambda: PROTOCOL.read(sent).prompt()) if ctx.injected.text else turn.prompt
     return turn, sent
 
 
@@ -99,7 +98,7 @@ def _key(ctx: RequestContext) -> Key:
 
 
 async def _reserve(app: web.Application, ctx: RequestContext, turn: Turn) -> Admission:
-    key, decision, prompts = _key(ctx), ctx.decision, app[PROMPTS]
+    key, decision, assignment = _key(ctx), ctx.decision, ctx.assignment
     assert decision is not None
     enforcement = app[CONFIG].quota.enforcement
     strict = enforcement is Enforcement.STRICT
@@ -115,9 +114,11 @@ async def _reserve(app: web.Application, ctx: RequestContext, turn: Turn) -> Adm
         stream=turn.stream,
         intensity=decision.intensity,
         reason=decision.reason,
-        arm="",
-        prompt_version=prompts.version if ctx.injected else "",
-        injected_tokens=prompts.tokens(decision.intensity) if ctx.injected else 0,
+        arm=assignment.arm.value,
+        conversation=assignment.conversation,
+        opening_bytes=assignment.opening_bytes,
+        prompt_version=ctx.injected.version,
+        injected_tokens=ctx.injected.tokens,
         bytes_in=ctx.buffered_bytes,
         reserved_tokens=reserved,
         needed_tokens=reserved if strict else 1,

@@ -1,6 +1,6 @@
 """The seam of the databases: whole questions, never SQL."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from mintoken.models import (
     Reservation,
     Settlement,
 )
-from mintoken.reports import GroupBy, UsageLine
+from mintoken.reports import ArmSample, GroupBy, UsageLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,13 @@ class Store(Protocol):
     """One database. Every method raises StorageError when the database cannot do it just now."""
 
     async def directory(self, known_revision: int = -1) -> Directory | None:
-        """All accounts and keys; None if the store is still at `known_revision`."""
+        """Accounts, keys and what is stopped; None if the store is still at `known_revision`."""
 
     async def save(self, record: Account | Key) -> None:
         """Insert the record, or update the one with its id. Raises NameTakenError."""
+
+    async def stop(self, pairs: Collection[tuple[str, str]]) -> None:
+        """Stop the product for these pairs of a key's id and a model, and for no others."""
 
     async def commit(self, batch: Batch) -> Mapping[str, Admission]:
         """Apply the batch in one durable transaction, all or nothing.
@@ -57,6 +60,15 @@ class Store(Protocol):
         """Sums of the settled rows of one month (UTC, YYYY-MM) by day, key, model or outcome.
 
         What was purged of the month comes first, as one line of the group PURGED.
+        """
+
+    async def samples(
+        self, *, since_ms: int = 0, account_id: str | None = None, key_id: str | None = None
+    ) -> list[ArmSample]:
+        """What the arms of experiments add up to, of requests since then (UTC milliseconds).
+
+        Of rows that ended with status 200 as `ok` or `client_closed`. A conversation on two models
+        counts on each. What was purged is gone from here too.
         """
 
     async def purge(self, *, before: str, limit: int) -> int:

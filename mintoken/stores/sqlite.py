@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,13 @@ import msgspec
 from mintoken.errors import NameTakenError, StorageError
 from mintoken.files import make_private_folder
 from mintoken.models import Account, Admission, Directory, Key, QuotaCounts, Reservation
-from mintoken.reports import GroupBy, UsageLine
+from mintoken.reports import ArmSample, GroupBy, UsageLine
 from mintoken.stores import sqlite_file
 from mintoken.stores import sqlite_rows as rows
 from mintoken.stores.base import Batch
 from mintoken.stores.locks import LedgerLock, WorkerLock, find_workers
 from mintoken.stores.sqlite_file import translated
+from mintoken.stores.sqlite_samples import SAMPLES, sample
 
 _T = TypeVar("_T")
 
@@ -88,10 +89,14 @@ class SqliteStore:
             [(revision,)] = await snapshot.execute_fetchall("SELECT revision FROM directory")
             accounts = tuple(map(rows.account, await snapshot.execute_fetchall(rows.ALL_ACCOUNTS)))
             keys = tuple(map(rows.key, await snapshot.execute_fetchall(rows.ALL_KEYS)))
-        return Directory(revision, accounts, keys)
+            stopped = frozenset(map(tuple, await snapshot.execute_fetchall(rows.ALL_STOPPED)))
+        return Directory(revision, accounts, keys, stopped)
 
     async def save(self, record: Account | Key) -> None:
         await self._write(partial(self._upsert, record))
+
+    async def stop(self, pairs: Collection[tuple[str, str]]) -> None:
+        await self._write(partial(_stop, pairs))
 
     async def commit(self, batch: Batch) -> Mapping[str, Admission]:
         if not (batch.settlements or batch.progress or batch.reservations):
@@ -112,6 +117,14 @@ class SqliteStore:
         async with self._snapshot() as snapshot:
             lines = await snapshot.execute_fetchall(rows.REPORT, asked)
         return [rows.usage_line(group_by, line) for line in lines]
+
+    async def samples(
+        self, *, since_ms: int = 0, account_id: str | None = None, key_id: str | None = None
+    ) -> list[ArmSample]:
+        asked = {"since_ms": since_ms, "account_id": account_id, "key_id": key_id}
+        async with self._snapshot() as snapshot:
+            lines = await snapshot.execute_fetchall(SAMPLES, asked)
+        return [sample(line) for line in lines]
 
     async def purge(self, *, before: str, limit: int) -> int:
         return await self._write(partial(_delete, before, limit))
@@ -223,6 +236,11 @@ class SqliteStore:
             if str(error).startswith("UNIQUE") and str(error).endswith(".name"):
                 raise NameTakenError(f"The name {record.name!r} is taken.") from error
             raise
+
+
+def _stop(pairs: Collection[tuple[str, str]], writer: sqlite3.Connection) -> None:
+    writer.execute(rows.RESUME, (json.dumps([*pairs]),))
+    writer.executemany(rows.STOP, pairs)
 
 
 def _delete(before: str, limit: int, writer: sqlite3.Connection) -> int:

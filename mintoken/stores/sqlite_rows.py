@@ -50,6 +50,8 @@ RESERVATION_ROW = attrgetter(
     "intensity.value",
     "reason",
     "arm",
+    "conversation",
+    "opening_bytes",
     "prompt_version",
     "injected_tokens",
     "bytes_in",
@@ -57,8 +59,9 @@ RESERVATION_ROW = attrgetter(
 )
 RESERVE = """
 INSERT INTO usage (id, account_id, key_id, started_at, month, protocol, model, stream, intensity,
-    reason, arm, prompt_version, injected_tokens, bytes_in, reserved_tokens, worker)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    reason, arm, conversation, opening_bytes, prompt_version, injected_tokens, bytes_in,
+    reserved_tokens, worker)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING"""
 THESE = "SELECT id FROM usage WHERE id IN (SELECT value FROM json_each(?))"
 STANDING = """
@@ -88,23 +91,33 @@ KEY_ROW = attrgetter(
     "smart",
     "rpm",
     "concurrency",
+    "control",
+    "concise",
+    "auto_stop",
     "created_at",
     "expires_at",
     "revoked_at",
 )
 SAVE_KEY = """
 INSERT INTO keys (id, account_id, name, prefix, hash, intensity, smart, rpm, concurrency,
-    created_at, expires_at, revoked_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    control, concise, auto_stop, created_at, expires_at, revoked_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id, name = excluded.name,
     prefix = excluded.prefix, hash = excluded.hash, intensity = excluded.intensity,
     smart = excluded.smart, rpm = excluded.rpm, concurrency = excluded.concurrency,
+    control = excluded.control, concise = excluded.concise, auto_stop = excluded.auto_stop,
     created_at = excluded.created_at, expires_at = excluded.expires_at,
     revoked_at = excluded.revoked_at"""
 ALL_KEYS = """
-SELECT id, account_id, name, prefix, hash, intensity, smart, rpm, concurrency, created_at,
-    expires_at, revoked_at
+SELECT id, account_id, name, prefix, hash, intensity, smart, rpm, concurrency, control, concise,
+    auto_stop, created_at, expires_at, revoked_at
 FROM keys ORDER BY created_at, id"""
+
+ALL_STOPPED = "SELECT key_id, model FROM stopped"
+RESUME = """
+DELETE FROM stopped WHERE (key_id, model) NOT IN (
+    SELECT value ->> 0, value ->> 1 FROM json_each(?))"""
+STOP = "INSERT INTO stopped (key_id, model) VALUES (?, ?) ON CONFLICT DO NOTHING"
 
 REPORT = """
 SELECT CASE :group_by WHEN 'day' THEN started_at / 86400000 WHEN 'key' THEN key_id
@@ -174,9 +187,12 @@ def key(row: sqlite3.Row) -> Key:
         smart=bool(row[6]),
         rpm=row[7],
         concurrency=row[8],
-        created_at=row[9],
-        expires_at=row[10],
-        revoked_at=row[11],
+        control=row[9],
+        concise=row[10],
+        auto_stop=bool(row[11]),
+        created_at=row[12],
+        expires_at=row[13],
+        revoked_at=row[14],
     )
 
 
