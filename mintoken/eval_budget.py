@@ -50,15 +50,14 @@ class Budget:
         """For people: what was spent, of how much."""
         usd, parts = self.usd(spent), []
         if usd is not None:
-            parts.append(_of(f"${usd:,.4f}", self.max_usd and f"${self.max_usd:,.2f}"))
+            parts.append(_of(usd, self.max_usd, "${:,.4f}"))
         if usd is None or self.max_tokens is not None:
-            limit = self.max_tokens and f"{self.max_tokens:,}"
-            parts.append(_of(f"{total(spent):,}", limit) + " tokens")
+            parts.append(_of(total(spent), self.max_tokens, "{:,}") + " tokens")
         return ", ".join(parts)
 
 
-def _of(spent: str, limit: str | float | None) -> str:
-    return f"{spent} of {limit}" if limit else spent
+def _of(spent: float, limit: float | None, form: str) -> str:
+    return form.format(spent) + ("" if limit is None else f" of {form.format(limit)}")
 
 
 def total(spent: Mapping[str, Tokens]) -> int:

@@ -36,9 +36,10 @@ def test_what_was_spent_is_told_of_the_limit() -> None:
     spent = {"": Tokens(input=1000, output=100)}
     assert Budget().told(spent) == "1,100 tokens"
     assert Budget(max_tokens=5000).told(spent) == "1,100 of 5,000 tokens"
-    assert Budget(max_usd=1, prices={"": PRICE}).told(spent) == "$0.0030 of $1.00"
+    assert Budget(max_usd=1, prices={"": PRICE}).told(spent) == "$0.0030 of $1.0000"
+    assert Budget(max_usd=0, prices={"": PRICE}).told({}) == "$0.0000 of $0.0000"
     both = Budget(max_usd=1, max_tokens=5000, prices={"": PRICE})
-    assert both.told(spent) == "$0.0030 of $1.00, 1,100 of 5,000 tokens"
+    assert both.told(spent) == "$0.0030 of $1.0000, 1,100 of 5,000 tokens"
 
 
 def test_the_most_of_a_request_is_a_token_for_each_byte_and_the_whole_cap() -> None:

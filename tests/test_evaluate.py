@@ -156,7 +156,7 @@ async def test_it_prints_a_table_and_writes_a_page_and_all_figures(
     assert len(upstream.requests) == 2 * REQUESTS
     assert {r.header("Authorization") for r in upstream.requests} == {f"Bearer {PROVIDER_CANARY}"}
     assert "ultra" in ran.out
-    assert "Spent: $0.0011 of $1.00." in ran.out
+    assert "Spent: $0.0011 of $1.0000." in ran.out
     assert "mintoken-eval/report.html" in ran.out
     folder = command.cwd / "mintoken-eval"
     found = json.loads((folder / "report.json").read_text())
