@@ -7,6 +7,7 @@ import pty
 import re
 import signal
 import stat
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -560,3 +561,11 @@ async def test_the_stand_in_answers_the_whole_set_offline(command: Command) -> N
 )
 def test_a_pause_is_as_long_as_the_provider_asks(headers: dict[str, str], seconds: float) -> None:
     assert pause_s(headers, otherwise=4.0) == seconds
+
+
+def test_other_commands_do_not_wait_for_what_it_needs() -> None:
+    loads = "import sys, mintoken.cli; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True)
+    loaded = ran.stdout.split()
+    assert "mintoken.cli.evaluate" in loaded
+    assert not [name for name in loaded if re.match(r"pygal|mintoken\.(eval|rehearsal)", name)]
