@@ -263,3 +263,7 @@ class UpstreamBrokeError(Exception):
 
 class InterruptedByShutdownError(Exception):
     """This server stops, so it waits for the upstream no longer."""
+
+
+class EvaluationError(Exception):
+    """The evaluation cannot go on; the message says why and what to do."""

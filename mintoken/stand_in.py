@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import orjson
@@ -57,15 +57,28 @@ Other connection writing; no wait. `PRAGMA busy_timeout = 5000`, WAL, short tran
 }
 
 
+Say = Callable[[list[dict[str, str]]], str]
+
+
+def canned(messages: list[dict[str, str]]) -> str:
+    """The answer to the one question, by what the system text asks for."""
+    return ANSWERS[_level(messages)]
+
+
 @asynccontextmanager
-async def stand_in(pace_s: float) -> AsyncIterator[str]:
-    """A provider on a free port that streams like OpenAI, one word every `pace_s`; its base URL."""
+async def stand_in(pace_s: float, say: Say = canned) -> AsyncIterator[str]:
+    """A provider on a free port that answers like OpenAI what `say` makes of the messages; its
+    base URL. A stream has one word every `pace_s`.
+    """
     tokenizer = Tokenizer(None)
     await asyncio.to_thread(tokenizer.load)
 
     async def chat(request: web.Request) -> web.StreamResponse:
-        messages = orjson.loads(await request.read())["messages"]
-        answer = ANSWERS[_level(messages)]
+        asked = orjson.loads(await request.read())
+        answer = say(asked["messages"])
+        usage = _usage(tokenizer, asked["messages"], answer)
+        if not asked.get("stream"):
+            return web.json_response(body=_completion(answer, usage))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         for word in re.findall(r"\S+\s*", answer):
@@ -73,11 +86,6 @@ async def stand_in(pace_s: float) -> AsyncIterator[str]:
             await asyncio.sleep(pace_s)
         ending = {"index": 0, "delta": {}, "finish_reason": "stop"}
         await response.write(_event(choices=[ending]))
-        asked = "".join(message["content"] for message in messages)
-        usage = {
-            "prompt_tokens": tokenizer.count(asked, MODEL),
-            "completion_tokens": tokenizer.count(answer, MODEL),
-        }
         await response.write(_event(choices=[], usage=usage) + b"data: [DONE]\n\n")
         return response
 
@@ -100,6 +108,20 @@ def _level(messages: list[dict[str, str]]) -> Intensity:
     prompts = load_prompts()
     levels = (level for level in Intensity if level is not Intensity.NONE)
     return next((at for at in levels if system.endswith(prompts.text(at))), Intensity.NONE)
+
+
+def _usage(tokenizer: Tokenizer, messages: list[dict[str, str]], answer: str) -> dict[str, int]:
+    return {
+        "prompt_tokens": tokenizer.count("".join(one["content"] for one in messages), MODEL),
+        "completion_tokens": tokenizer.count(answer, MODEL),
+    }
+
+
+def _completion(answer: str, usage: dict[str, int]) -> bytes:
+    message = {"role": "assistant", "content": answer}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    head = {"id": "chatcmpl-demo", "object": "chat.completion", "model": MODEL}
+    return orjson.dumps(head | {"choices": [choice], "usage": usage})
 
 
 def _event(**fields: object) -> bytes:

@@ -2,9 +2,9 @@
 
 import csv
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import orjson
 from rich import box
@@ -56,19 +56,26 @@ def console(stream: TextIO) -> Console:
     return Console(file=stream, width=width, highlight=False)
 
 
+class Tell(Protocol):
+    """Takes how much is done, and a note for the text."""
+
+    def __call__(self, done: float, note: str = "") -> None: ...
+
+
 @contextmanager
-def progress(text: str, *, total: float | None) -> Iterator[Callable[[float], None]]:
+def progress(text: str, *, total: float | None) -> Iterator[Tell]:
     """Show on a terminal how much is done, on stderr; elsewhere nothing.
 
-    `text` is a format of rich's `task`. What the body gets takes how much of `total` is done.
+    `text` is a format of rich's `task`, whose `fields` have the note. What the body gets takes how
+    much of `total` is done.
     """
     columns = TextColumn(text), BarColumn(), TimeElapsedColumn()
     shown = Progress(
         *columns, console=console(sys.stderr), transient=True, disable=not sys.stderr.isatty()
     )
     with shown:
-        task = shown.add_task("", total=total)
-        yield lambda done: shown.update(task, completed=done)
+        task = shown.add_task("", total=total, note="")
+        yield lambda done, note="": shown.update(task, completed=done, note=note)
 
 
 def _cell(value: object) -> Text:

@@ -10,12 +10,13 @@ from mintoken import __version__
 from mintoken.admin import RefusedError
 from mintoken.cli.accounts import accounts
 from mintoken.cli.base import ConfigPath
+from mintoken.cli.evaluate import evaluate
 from mintoken.cli.keys import keys
 from mintoken.cli.savings import savings
 from mintoken.cli.server import check, demo, serve
 from mintoken.cli.storage import backup, purge
 from mintoken.cli.usage import usage
-from mintoken.errors import ConfigError, NameTakenError, StorageError
+from mintoken.errors import ConfigError, EvaluationError, NameTakenError, StorageError
 
 FAILED, MISCONFIGURED = 1, 78
 """Exit codes (contract §8); 2, for misuse, is typer's own."""
@@ -25,6 +26,7 @@ app.add_typer(accounts, name="accounts")
 app.add_typer(keys, name="keys")
 for command in (serve, demo, usage, savings, check, backup, purge):
     app.command()(command)
+app.command("eval")(evaluate)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return MISCONFIGURED
     except OSError as error:
         _complain(": ".join(filter(None, (error.filename, error.strerror or str(error)))))
-    except (StorageError, NameTakenError, RefusedError) as error:
+    except (StorageError, NameTakenError, RefusedError, EvaluationError) as error:
         _complain(str(error))
     return FAILED
 

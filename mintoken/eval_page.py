@@ -1,0 +1,146 @@
+"""The page of an evaluation: a chart of tokens against facts, and tables. It needs no network."""
+
+import html
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from string import Template
+from typing import Any
+from xml.etree import ElementTree
+
+import pygal
+from pygal.style import Style
+
+from mintoken.eval_records import Arm
+
+# pygal puts a hook for its plugins into every import: Python 3.11 warns of it, 3.12 passes it over.
+sys.meta_path[:] = [one for one in sys.meta_path if not isinstance(one, pygal.PluginImportFixer)]
+
+_COMMENT = re.compile("<!--.*?-->", re.S)
+_SVG = "{http://www.w3.org/2000/svg}"
+
+
+def page(
+    found: Mapping[str, Any], rows: Sequence[Mapping[str, object]], columns: Mapping[str, str]
+) -> str:
+    """The page for a report; `rows` are its arms in words."""
+    template = (files("mintoken") / "data" / "eval_report.html").read_text(encoding="utf-8")
+    settings = found["settings"]
+    about = (
+        f"Model {settings['model']}, provider {settings['base_url']}, prompt set "
+        f"{found['prompt_set']} ({found['prompts']} prompts, asked {found['runs']}\u00d7 in each "
+        f"arm), answers of up to {settings['cap']:,} tokens, level texts "
+        f"{settings['prompt_version']}."
+    )
+    return Template(template).substitute(
+        about=html.escape(about),
+        notes="".join(f'<p class="note">{html.escape(note)}</p>' for note in _notes(found)),
+        chart=chart(found["arms"]) if found["arms"] else "<p>Nothing can be compared yet.</p>",
+        arms=_table(columns.values(), ([row[name] for name in columns] for row in rows)),
+        method=html.escape(
+            "Tokens are means per request, as the provider counts them where it does. In brackets: "
+            f"the interval ({found['interval']}). Compared are the {found['compared']} pairs of "
+            "prompt and run that every arm has answered."
+        ),
+        categories=_table(["Category", *_arm_names()], _by_category(found["categories"])),
+        missed=_missed(found["missed"]),
+        failures=_failures(found["failures"]),
+    )
+
+
+def _notes(found: Mapping[str, Any]) -> list[str]:
+    notes = [found["note"]] if found["note"] else []
+    if not found["complete"]:
+        notes.append(f"Not complete: {are_left(found['requests_left'])}.")
+    return notes
+
+
+def are_left(count: int) -> str:
+    """How many requests have no answer."""
+    return "1 request is left" if count == 1 else f"{count:,} requests are left"
+
+
+def chart(arms: Sequence[Mapping[str, Any]]) -> str:
+    """An SVG element: answer tokens to the right, facts kept upwards, with their intervals."""
+    colors = [f"var(--{arm['arm']})" for arm in arms]
+    drawn = pygal.XY(
+        width=900, height=480, margin=24, js=[], stroke=False, dots_size=7, no_data_text="",
+        disable_xml_declaration=True, print_labels=True, show_x_guides=True,
+        legend_at_bottom=True, legend_at_bottom_columns=len(arms),
+        x_title="Tokens per answer", y_title="Facts kept", style=_style(tuple(colors * 2)),
+        x_value_formatter="{:,.0f}".format, value_formatter="{:.1%}".format,
+        xrange=(0, 1.08 * max(arm["answer_tokens"] for arm in arms)),
+    )  # fmt: skip
+    for arm in arms:
+        point = {"value": (arm["answer_tokens"], arm["coverage"]["value"]), "label": ""}
+        drawn.add(Arm(arm["arm"]).label, [point])
+    for arm in arms:
+        ends = [(arm["answer_tokens"], arm["coverage"][end]) for end in ("low", "high")]
+        drawn.add(None, ends, stroke=True, show_dots=False)
+    return _bare(drawn.render_tree())
+
+
+def _style(colors: tuple[str, ...]) -> Style:
+    return Style(
+        background="transparent", plot_background="transparent", colors=colors,
+        foreground="var(--ink)", foreground_strong="var(--ink)", foreground_subtle="var(--dim)",
+        guide_stroke_color="var(--line)", major_guide_stroke_color="var(--line)",
+        font_family="system-ui, sans-serif", stroke_width="2", opacity="1", stroke_opacity="1",
+        label_font_size=13, major_label_font_size=13, title_font_size=14, legend_font_size=14,
+    )  # fmt: skip
+
+
+def _bare(root: ElementTree.Element) -> str:
+    """Without its script, which serves the one that it would fetch, and without comments."""
+    for parent in list(root.iter()):
+        for child in [one for one in parent if str(one.tag).removeprefix(_SVG) == "script"]:
+            parent.remove(child)
+    return _COMMENT.sub("", ElementTree.tostring(root, encoding="unicode"))
+
+
+def _arm_names() -> list[str]:
+    return [arm.label for arm in Arm]
+
+
+def _by_category(categories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterable[list[object]]:
+    for name, arms in categories.items():
+        yield [name, *(f"{arm['coverage']['value']:.1%}" for arm in arms)]
+
+
+def _missed(missed: Sequence[Mapping[str, Any]]) -> str:
+    if not missed:
+        return "<p>None.</p>"
+    cells = (
+        [one["prompt"], one["fact"], *(one["arms"].get(arm.value, "") for arm in Arm)]
+        for one in missed
+    )
+    return f'<div class="scroll">{_table(["Prompt", "Fact", *_arm_names()], cells, text=1)}</div>'
+
+
+def _failures(failures: Sequence[Mapping[str, Any]]) -> str:
+    if not failures:
+        return "<p>None.</p>"
+    cells = ([one["prompt"], one["arm"], one["run"], one["judge"], one["why"]] for one in failures)
+    heads = ["Prompt", "Arm", "Run", "Judge", "Why"]
+    return f'<div class="scroll">{_table(heads, cells, text=4)}</div>'
+
+
+def _table(
+    heads: Iterable[str], cells: Iterable[Sequence[object]], *, text: int | None = None
+) -> str:
+    """A table; the column `text` holds sentences."""
+    head = _cells("th", list(heads), text)
+    body = "".join(f"<tr>{_cells('td', row, text)}</tr>" for row in cells)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cells(tag: str, row: Sequence[object], text: int | None) -> str:
+    return "".join(
+        f"<{tag}{' class=text' if place == text else ''}>{html.escape(_shown(cell))}</{tag}>"
+        for place, cell in enumerate(row)
+    )
+
+
+def _shown(cell: object) -> str:
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
