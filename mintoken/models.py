@@ -14,6 +14,28 @@ class Intensity(StrEnum):
     ULTRA = "ultra"
 
 
+class RuleAction(StrEnum):
+    """What a custom rule does with the requests that it matches."""
+
+    NEVER_COMPRESS = "never_compress"
+    ALWAYS_COMPRESS = "always_compress"
+    LEVEL_NONE = "level:none"
+    LEVEL_LITE = "level:lite"
+    LEVEL_FULL = "level:full"
+    LEVEL_ULTRA = "level:ultra"
+
+    @property
+    def intensity(self) -> Intensity:
+        """The level that it chooses."""
+        match self:
+            case RuleAction.NEVER_COMPRESS:
+                return Intensity.NONE
+            case RuleAction.ALWAYS_COMPRESS:
+                return Intensity.ULTRA
+            case _:
+                return Intensity(self.value.removeprefix("level:"))
+
+
 class Outcome(StrEnum):
     """How a request ended; RESERVED while it has not."""
 
@@ -84,13 +106,29 @@ class Key:
     revoked_at: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A custom rule of an account: what to do where `pattern` is found in the last user message.
+
+    The higher `priority` wins; `created_at` is in UTC milliseconds.
+    """
+
+    id: str
+    account_id: str
+    action: RuleAction
+    pattern: str
+    priority: int = 0
+    created_at: int
+
+
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """All accounts and keys as of one revision of the store."""
+    """All accounts, keys and rules as of one revision of the store."""
 
     revision: int
     accounts: tuple[Account, ...]
     keys: tuple[Key, ...]
+    rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

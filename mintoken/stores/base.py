@@ -12,6 +12,7 @@ from mintoken.models import (
     Progress,
     QuotaCounts,
     Reservation,
+    Rule,
     Settlement,
 )
 from mintoken.reports import GroupBy, UsageLine
@@ -30,10 +31,13 @@ class Store(Protocol):
     """One database. Every method raises StorageError when the database cannot do it just now."""
 
     async def directory(self, known_revision: int = -1) -> Directory | None:
-        """All accounts and keys; None if the store is still at `known_revision`."""
+        """All accounts, keys and rules; None if the store is still at `known_revision`."""
 
-    async def save(self, record: Account | Key) -> None:
+    async def save(self, record: Account | Key | Rule) -> None:
         """Insert the record, or update the one with its id. Raises NameTakenError."""
+
+    async def remove_rule(self, rule_id: str) -> None:
+        """Delete the rule of this id, if it is there."""
 
     async def commit(self, batch: Batch) -> Mapping[str, Admission]:
         """Apply the batch in one durable transaction, all or nothing.
