@@ -35,6 +35,10 @@ fuzz: $(VENV)/installed-for-tests ## try 20,000 odd requests and as many bodies;
 chaos: $(VENV)/installed-for-tests ## kill, fill, reload and hurry it for up to five minutes; prints a table
 	@cd tests && ../$(RUN) -m chaos $(ARGS)
 
+.PHONY: corpus
+corpus: $(VENV)/installed-for-tests ## try smart detection on labelled requests; prints where it agrees
+	@cd tests && ../$(RUN) -m corpus
+
 .PHONY: bench
 bench: programs $(VENV)/installed-for-tests ## measure it beside a bare relay; as ARGS, --quick, --only SCENARIO, --rounds N
 	@$(RUN) -m benchmarks $(ARGS)

@@ -41,6 +41,7 @@ class KeySettings:
 
     name: str | None = None
     intensity: Intensity | None = None
+    smart: bool | None = None
     rpm: int | None = None
     concurrency: int | None = None
     expires_at: int | None = None
@@ -52,6 +53,7 @@ class KeySettings:
             key,
             name=key.name if self.name is None else usable_name(self.name),
             intensity=self.intensity or key.intensity,
+            smart=key.smart if self.smart is None else self.smart,
             rpm=key.rpm if self.rpm is None else self.rpm,
             concurrency=key.concurrency if self.concurrency is None else self.concurrency,
             expires_at=None if expires_at == NEVER else expires_at,
@@ -138,6 +140,8 @@ async def create_key(
     store: Store, data_dir: Path, account_ref: str, settings: KeySettings, *, now_ms: int
 ) -> Issued:
     """A new key of an account; without a name it gets the next free one of `key-1`, `key-2` …
+
+    Smart detection is off unless the settings turn it on.
 
     Raises ConfigError, NameTakenError, RefusedError, StorageError.
     """
@@ -268,6 +272,7 @@ def key_document(key: Key, directory: Directory, *, now_ms: int) -> dict[str, ob
         "prefix": key.prefix,
         "state": state(key, now_ms=now_ms),
         "intensity": key.intensity.value,
+        "smart_detect_enabled": key.smart,
         "rpm": key.rpm,
         "concurrency": key.concurrency,
         "created_at": utc_text(key.created_at),

@@ -18,9 +18,11 @@ from mintoken.context import (
     ACCOUNTS,
     CLOCK,
     CONFIG,
+    CONVERSATIONS,
     LEDGER,
     PROMPTS,
     RATES,
+    REFUSALS,
     SECRET,
     STATE,
     TOKENIZER,
@@ -29,6 +31,8 @@ from mintoken.context import (
     Clock,
     ServerState,
 )
+from mintoken.conversations import Conversations
+from mintoken.detect import load_detector
 from mintoken.errors import DiskError, TokenizerError
 from mintoken.ledger import Ledger
 from mintoken.logs import frames
@@ -39,6 +43,7 @@ from mintoken.middlewares.quota import quota
 from mintoken.middlewares.timing import stamp
 from mintoken.prompts import load_prompts
 from mintoken.rates import RateLimiter
+from mintoken.refusals import Refusals
 from mintoken.routes.body import expect
 from mintoken.routes.health import healthz, readyz
 from mintoken.routes.proxy import chat, models
@@ -62,6 +67,7 @@ def build_app(config: Config, rates: RateLimiter, *, clock: Clock = utc_ms) -> w
     app[CLOCK] = clock
     app[STATE] = ServerState()
     app[RATES] = rates
+    app[REFUSALS] = Refusals()
     app[PROMPTS] = load_prompts()
     marks: dict[object, Access] = {handler: access for _, _, handler, access in ROUTES}
     app[ACCESS] = marks
@@ -81,6 +87,7 @@ async def _accounts_and_ledger(app: web.Application) -> AsyncIterator[None]:
         accounts = app[ACCOUNTS] = Accounts(store)
         await accounts.refresh()
         app[SECRET] = secret_for(accounts.directory, config.storage.data_dir)
+        app[CONVERSATIONS] = Conversations(load_detector(), app[SECRET])
         ledger = app[LEDGER] = Ledger(store, counts=config.quota.counts)
         with suppress(DiskError):  # It serves with 503 until the ledger finds that it has passed.
             await ledger.recover()

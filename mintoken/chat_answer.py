@@ -50,6 +50,7 @@ _WORDS = re.compile(
     rb'(?:,"[a-z_]++":null)*+\}\]'
 )
 _MORE_THAN_WORDS = (b'"usage":{', b'"error":')
+_NO_CHOICES = re.compile(rb'"choices"\s*+:\s*+\[\s*+\]')
 
 
 class _Voice:
@@ -75,6 +76,8 @@ class ChatMeter:
 
     Keeps at most `MAX_TEXT_BYTES` of text; what goes beyond is counted as unread.
     """
+
+    usage_sign = _NO_CHOICES
 
     def __init__(self) -> None:
         self._voices: dict[int, _Voice] = {}
@@ -112,6 +115,12 @@ class ChatMeter:
         if self._failed:
             return Outcome.UPSTREAM_ERROR
         return Outcome.OK if self._done else None
+
+    def only_usage(self, event: bytes) -> bool:
+        said = _decode(event) if _NO_CHOICES.search(event) else None
+        if said is None or said.choices or said.error is not None:
+            return False
+        return isinstance(said.usage, dict)
 
     def spoken(self) -> Spoken:
         voices = [self._voices[index] for index in sorted(self._voices)]

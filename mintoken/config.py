@@ -80,6 +80,13 @@ def one_of(choices: type[StrEnum]) -> Kind:
     return Kind(read)
 
 
+def _read_flag(value: object) -> bool:
+    flag = {"true": True, "false": False}.get(str(value).lower())
+    if flag is None:
+        raise ValueError(f"{_shown(value)} is not allowed; true or false is")
+    return flag
+
+
 def _read_address(value: object) -> Address:
     match = re.fullmatch(r"(?:\[([^\]]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", str(value))
     try:
@@ -122,6 +129,7 @@ def _read_directory(value: object) -> Path:
 
 
 ADDRESS, BASE_URL, DIRECTORY = Kind(_read_address), Kind(_read_base_url), Kind(_read_directory)
+FLAG = Kind(_read_flag)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +158,7 @@ class UpstreamConfig:
     first_byte_timeout: Annotated[float, seconds(0.01, 86400)] = 120.0
     idle_timeout: Annotated[float, seconds(0.01, 86400)] = 120.0
     keepalive_after: Annotated[float, seconds(0, 86400)] = 15.0
+    ask_stream_usage: Annotated[bool, FLAG] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from mintoken.accounts import Accounts, Owner
 from mintoken.config import Config
+from mintoken.conversations import Conversations
 from mintoken.errors import Code
 from mintoken.ledger import Ledger
 from mintoken.models import (
@@ -23,6 +24,7 @@ from mintoken.models import (
 from mintoken.prompts import Prompts
 from mintoken.protocols.base import Meter
 from mintoken.rates import RateLimiter
+from mintoken.refusals import Refusals
 from mintoken.tokens import PromptReader, Tokenizer
 from mintoken.upstream import Upstream
 
@@ -57,9 +59,11 @@ ACCESS: web.AppKey[dict[object, Access]] = web.AppKey("access", dict)
 ACCOUNTS = web.AppKey("accounts", Accounts)
 CLOCK: web.AppKey[Clock] = web.AppKey("clock", Callable)  # type: ignore[arg-type]
 CONFIG = web.AppKey("config", Config)
+CONVERSATIONS = web.AppKey("conversations", Conversations)
 LEDGER = web.AppKey("ledger", Ledger)
 PROMPTS = web.AppKey("prompts", Prompts)
 RATES = web.AppKey("rates", RateLimiter)
+REFUSALS = web.AppKey("refusals", Refusals)
 SECRET = web.AppKey("secret", bytes)
 STATE = web.AppKey("state", ServerState)
 TOKENIZER = web.AppKey("tokenizer", Tokenizer)
@@ -90,9 +94,13 @@ class RequestContext:
     month: Admission | None = None
     """The account's month as this request's headers show it."""
 
+    injected: bool = False
+    """Whether the body that was sent has our text in it."""
     reservation: Reservation | None = None
     prompt: PromptReader | None = None
     """Reads the prompt that was sent, for whoever has to count it."""
+    asked_usage: bool = False
+    """Whether the provider was asked for the usage of a stream by us, and not by the caller."""
     meter: Meter | None = None
     usage: TokenUsage | None = None
     """The tokens, where they were counted before the end."""

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 
 class Intensity(StrEnum):
     """How much shorter the answer is asked to be."""
@@ -90,6 +92,7 @@ class Account:
 class Key:
     """A Mintoken key, without its secret: `hash` is the keyed hash, `prefix` is for display.
 
+    `smart` lets detection choose the level; `intensity` is that of what it has nothing to say on.
     `rpm` (requests per minute) and `concurrency` are limits, 0 is none; times are UTC milliseconds.
     """
 
@@ -99,6 +102,7 @@ class Key:
     prefix: str
     hash: bytes = field(repr=False)
     intensity: Intensity
+    smart: bool = False
     rpm: int = 0
     concurrency: int = 0
     created_at: int
@@ -131,16 +135,14 @@ class Directory:
     rules: tuple[Rule, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """The level that runs and why (contract §3, X-Mintoken-Reason)."""
 
     intensity: Intensity
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenUsage:
+class TokenUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Tokens of one exchange. `cached` is part of `input`, `reasoning` is part of `output`."""
 
     input: int = 0
@@ -180,12 +182,39 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a request asks, as far as detection and rules look; long texts without their middle.
+
+    `system` is the leading system text, `turns` are the user's messages in their order. `cap` is
+    the caller's own limit of output tokens, None without one. `structure` is JSON or a schema as
+    the format of the answer, `tool_result` says that the result of a tool is among the messages.
+    """
+
+    system: str = field(default="", repr=False)
+    turns: tuple[str, ...] = field(default=(), repr=False)
+    cap: int | None = None
+    structure: bool = False
+    forced_tool: bool = False
+    logprobs: bool = False
+    prediction: bool = False
+    audio: bool = False
+    tool_result: bool = False
+
+    @property
+    def opening(self) -> tuple[str, str]:
+        """What tells conversations apart: the leading system text and the first user message."""
+        return self.system, self.turns[0] if self.turns else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """A read-only view of a request body; the bytes themselves are kept elsewhere.
 
     `model` is "" where it is missing or not a string. `cap` is the caller's own limit of output
     tokens, None without one. `inject_at` is where system text can go, None where it cannot.
-    `prompt` reads the prompt for counting, when somebody needs it.
+    `prompt` reads the prompt for counting, when somebody needs it, and `asked` what is asked.
+    `usage_question` is what to add so that the provider sends its own count of a stream; empty
+    where the caller has decided that.
     """
 
     model: str
@@ -193,6 +222,8 @@ class Turn:
     cap: int | None
     inject_at: int | None
     prompt: Callable[[], Prompt] = field(repr=False)
+    asked: Callable[[], Asked] = field(repr=False)
+    usage_question: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,8 +252,7 @@ class Spoken:
         return self.said.decode(errors="replace")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A usage row as it is written before the upstream is asked.
 
     `reserved_tokens` are held until settlement; the request is admitted if `needed_tokens` more
@@ -247,8 +277,7 @@ class Reservation:
     needed_tokens: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What became of a reserved row; `charged_tokens` is what the quota counts of it."""
 
     id: str
@@ -264,8 +293,7 @@ class Settlement:
     bytes_out: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known of a running stream, kept in case this process dies."""
 
     id: str
@@ -273,8 +301,7 @@ class Progress:
     bytes_out: int
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True, gc=False):
     """The quota's answer: tokens used this month and the limit (0 is unlimited)."""
 
     admitted: bool

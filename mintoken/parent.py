@@ -91,7 +91,6 @@ class Parent:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         with suppress(TokenizerError):  # The workers log it, and estimate.
             preload(self._config.tiktoken_cache_dir)
-        gc.collect()
         gc.freeze()  # What is there now is shared: a collection would write to every page of it.
         gc.enable()
         try:

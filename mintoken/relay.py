@@ -1,5 +1,6 @@
 """Bytes from the upstream to the caller, while a meter reads over the shoulder."""
 
+import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
 from importlib import import_module
@@ -21,13 +22,12 @@ UNPACKED_LIMIT = 32 * 1024 * 1024
 """Bytes that such a copy may unpack to (counting.md)."""
 UNPACKED_INLINE = 256 * 1024
 """Bytes of a body that are unpacked on the event loop: 0.7 ms."""
-UNPACKED_READ = 512 * 1024
-"""Bytes that one read of a stream may unpack to, more than an honest one does."""
 KEPT_READS, KEPT_BYTES = 16, 16 * 1024
 """So much of a stream is read at once: each on its own takes three times the CPU."""
-PACKED_STEP = 4 * 1024
+PLAIN_STEP, PACKED_STEP = 64 * 1024, 4 * 1024
 UNPACKED_STEP = 128 * 1024
-"""Bytes of a stream that are unpacked at once, and that these may become: 0.4 ms for a bomb."""
+"""Bytes of a stream that are read without letting others in between, and what these may unpack to,
+more than honest ones do: some 1 ms."""
 
 Unpacked = TypeVar("Unpacked", bytes, bytearray)
 Write = Callable[[bytes], Awaitable[None]]
@@ -43,7 +43,8 @@ class Source(Protocol):
 class EventReader:
     """Feeds the events of a stream to a meter, unpacking a copy if the stream is compressed.
 
-    It keeps what it is given until it is worth the while, or until it has to catch up.
+    It keeps what it is given until it is worth the while, or until it has to catch up. A failure in
+    here is logged and never reaches the stream.
     """
 
     def __init__(self, meter: Meter, encoding: str) -> None:
@@ -51,6 +52,7 @@ class EventReader:
         self._parser = EventParser()
         self._unpack = unpacker(encoding, UNPACKED_STEP)
         self._plain = encoding in PLAIN
+        self._step = PLAIN_STEP if self._plain else PACKED_STEP
         self._kept: list[bytes] = []
         self._kept_bytes = 0
 
@@ -60,20 +62,31 @@ class EventReader:
         self.catch_up()
         return self._plain and self._parser.at_boundary
 
-    def read(self, data: bytes) -> None:
-        """Take the next bytes. A failure here is logged and never reaches the stream."""
+    def keep(self, data: bytes) -> None:
+        """Take the next bytes."""
         self._kept.append(data)
         self._kept_bytes += len(data)
-        if len(self._kept) >= KEPT_READS or self._kept_bytes >= KEPT_BYTES:
-            self.catch_up()
+
+    async def keep_up(self) -> None:
+        """Feed the meter what there is if it is much, step by step so that others come in."""
+        if len(self._kept) < KEPT_READS and self._kept_bytes < KEPT_BYTES:
+            return
+        large = self._kept_bytes > KEPT_BYTES
+        while self._kept:
+            if large:
+                await asyncio.sleep(0)
+            self._read_on()
 
     def catch_up(self) -> None:
         """Feed the meter all that there is."""
+        while self._kept:
+            self._read_on()
+
+    def _read_on(self) -> None:
         data = b"".join(self._kept)
-        self._kept.clear()
-        self._kept_bytes = 0
-        if data:
-            self._feed(data)
+        rest = data[self._step :]
+        self._kept, self._kept_bytes = [rest] if rest else [], len(rest)
+        self._feed(data[: self._step])
 
     def _feed(self, data: bytes) -> None:
         skipped = self._parser.skipped
@@ -81,21 +94,12 @@ class EventReader:
             if self._unpack is None:
                 self._meter.skip(len(data))
                 return
-            self._meter.feed(self._parser.feed(self._unpacked(self._unpack, data)))
+            self._meter.feed(self._parser.feed(self._unpack(data)))
             self._meter.skip(self._parser.skipped - skipped)
         except Exception as error:  # noqa: BLE001 - measurement fails open
             self._unpack = None
             self._meter.skip(len(data))
             structlog.get_logger().warning("stream_unread", bytes=len(data), error=frames(error))
-
-    def _unpacked(self, unpack: Callable[[bytes], bytes], data: bytes) -> bytes:
-        if self._plain:
-            return data
-        text = bytearray()
-        for at in range(0, len(data), PACKED_STEP):
-            text += unpack(data[at : at + PACKED_STEP])
-            _below(UNPACKED_READ, text)
-        return bytes(text)
 
 
 async def pipe_events(
@@ -146,7 +150,8 @@ async def _pipe(
             try:
                 await write(data)
             finally:
-                reader.read(data)
+                reader.keep(data)
+            await reader.keep_up()
         if broke or not data:
             return Outcome.UPSTREAM_BROKE
         silent = 0.0

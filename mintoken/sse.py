@@ -1,9 +1,18 @@
 """Events out of a server-sent event stream whose bytes are cut anywhere."""
 
+import re
+from collections.abc import Callable
+
 MAX_EVENT_BYTES = 1 << 20
+MAX_FILTERED_BYTES = 16 * 1024
+"""An event of more is let through as it comes: what is filtered out is far smaller."""
 
 _BOM = b"\xef\xbb\xbf"
 _CR, _LF = b"\r\n"  # as ints: looking for bytes in bytes is five times slower
+_EVENT_END = re.compile(rb"(?>\r\n?|\n)(?>\r\n?|\n)")
+_BLANK_LINES = (b"\n\n", b"\n\r", b"\r\r")  # as each of them ends, whatever line end it had before
+_BETWEEN = re.compile(rb"(?:[\r\n]|:[^\r\n]*+[\r\n])*+")  # blank lines and comments
+_LINE_END = re.compile(rb"[\r\n]")
 
 
 class EventParser:
@@ -125,6 +134,93 @@ class EventParser:
             return False
         self.skipped += len(block) + 1
         return True
+
+
+class EventFilter:
+    """Lets one stream through, every byte as it came, but for the events that are `unwanted`.
+
+    `unwanted` judges an event by its data, and only one whose bytes have the `sign`: looking for
+    that takes little time. Until an event is complete it is held back, and nothing else is.
+    """
+
+    __slots__ = ("_after_dropped_cr", "_held", "_seen", "_sign", "_until", "_unwanted")
+
+    def __init__(self, sign: re.Pattern[bytes], unwanted: Callable[[bytes], bool]) -> None:
+        self._sign = sign
+        self._unwanted = unwanted
+        self._held = b""  # of the event that is not complete
+        self._until: re.Pattern[bytes] | None = None  # the end of what is let through as it comes
+        self._seen = b""  # the last bytes of that, where its end may begin
+        self._after_dropped_cr = False
+
+    def feed(self, data: bytes) -> bytes:
+        """What may go out, now that `data` has come."""
+        if self._after_dropped_cr and data:
+            self._after_dropped_cr = False
+            data = data.removeprefix(b"\n")
+        passed = b""
+        if self._until is not None:
+            passed, data = self._through(self._until, data)
+        return passed + self._events(data) if data else passed
+
+    def rest(self) -> bytes:
+        """What is held of an event that will never be complete."""
+        rest, self._held = self._held, b""
+        return rest
+
+    def _through(self, until: re.Pattern[bytes], data: bytes) -> tuple[bytes, bytes]:
+        joined = self._seen + data
+        end = until.search(joined)
+        if end is None:
+            self._seen = joined[-2:]
+            return data, b""
+        self._until = None
+        size = end.end() - len(self._seen)
+        return data[:size], data[size:]
+
+    def _events(self, data: bytes) -> bytes:
+        start = max(0, len(self._held) - 2)  # the held one's end may begin there
+        text = self._held + data
+        passed: list[bytes] = []
+        begin = at = 0
+        while sign := self._sign.search(text, at):
+            event = _last_event(text, at, sign.start())
+            if event > sign.start():  # It stands in a comment.
+                at = event
+                continue
+            end = _EVENT_END.search(text, max(start, sign.start()))
+            if end is None:
+                break
+            at = end.end()
+            if self._is_unwanted(text[event:at]):
+                passed.append(text[begin:event])
+                begin = at
+        self._after_dropped_cr = 0 < begin == len(text) and text.endswith(b"\r")
+        at = _last_event(text, at, len(text))
+        self._held = text[at:]
+        passed.append(text[begin:at])
+        if self._held.startswith(b":") or len(self._held) > MAX_FILTERED_BYTES + 2:
+            passed.append(self._let_through())
+        return b"".join(passed)
+
+    def _let_through(self) -> bytes:
+        self._until = _LINE_END if self._held.startswith(b":") else _EVENT_END
+        self._seen = self._held[-2:]
+        return self.rest()
+
+    def _is_unwanted(self, event: bytes) -> bool:
+        event = event.rstrip(b"\r\n")
+        if len(event) > MAX_FILTERED_BYTES:
+            return False
+        data = _data(event.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+        return data is not None and self._unwanted(data)
+
+
+def _last_event(text: bytes, start: int, end: int) -> int:
+    """Where the last event begins that does so in `text[start:end]`; comments are no part of it."""
+    blank = max(text.rfind(lines, start, end) for lines in _BLANK_LINES)
+    between = _BETWEEN.match(text, blank + 2 if blank >= 0 else start)
+    return between.end() if between else start
 
 
 def _plain_events(text: bytes) -> list[bytes] | None:

@@ -38,6 +38,7 @@ def key(id_: str, *, account_id: str = "a", name: str = "main", revoked_at=None)
         prefix="mt_live_abcd",
         hash=id_.encode(),
         intensity=Intensity.FULL,
+        smart=True,
         rpm=3,
         concurrency=4,
         created_at=NOW,

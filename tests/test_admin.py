@@ -92,6 +92,7 @@ def test_states(changes: dict[str, int], state: str) -> None:
         (KeySettings(), {}),
         (KeySettings(name=" new "), {"name": "new"}),
         (KeySettings(intensity=Intensity.NONE), {"intensity": Intensity.NONE}),
+        (KeySettings(smart=True), {"smart": True}),
         (KeySettings(rpm=0, concurrency=7), {"rpm": 0, "concurrency": 7}),
         (KeySettings(expires_at=0), {"expires_at": 0}),
         (KeySettings(expires_at=admin.NEVER), {"expires_at": None}),

@@ -37,6 +37,36 @@ def call(index=None, name=None, arguments="", call_id=None):
 
 
 @pytest.mark.parametrize(
+    ("data", "only"),
+    [
+        (b'{"choices":[],"usage":{"prompt_tokens":1}}', True),
+        (b' {"usage" : {} , "choices"\n:\t[ \r\n] }', True),
+        (b'{"id":"c","model":"m","choices":[],"usage":{"x":[]},"service_tier":null,"x":1}', True),
+        (b'{"choices":[],"usage":{"total_tokens":"\\ud800"},"error":null}', True),
+        (b'{"choices":[],"usage":null}', False),
+        (b'{"choices":[],"usage":7}', False),
+        (b'{"choices":[]}', False),
+        (b'{"choices":[],"prompt_filter_results":[]}', False),
+        (b'{"usage":{"prompt_tokens":1}}', False),
+        (b'{"choices":null,"usage":{"prompt_tokens":1}}', False),
+        (b'{"choices":{},"usage":{"prompt_tokens":1}}', False),
+        (b'{"choices":[{"delta":{}}],"usage":{"prompt_tokens":1}}', False),
+        (b'{"choices":[{"x":{"choices":[]}}],"usage":{"prompt_tokens":1}}', False),
+        (b'{"choices":[],"usage":{},"error":{"message":"no"}}', False),
+        (b'{"choices":[],"usage":{}', False),
+        (b'[{"choices":[],"usage":{}}]', False),
+        (b'"choices":[]', False),
+        (b"[DONE]", False),
+        (b"", False),
+    ],
+)
+def test_the_event_that_holds_usage_and_no_choices_is_told_from_every_other(data, only):
+    meter = ChatMeter()
+    assert meter.only_usage(data) is only
+    assert meter.spoken() == ChatMeter().spoken()
+
+
+@pytest.mark.parametrize(
     ("deltas", "text", "calls"),
     [
         ([{"content": "a"}, {"content": "b"}], "ab", (0,)),

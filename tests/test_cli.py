@@ -115,6 +115,31 @@ def test_update_changes_what_is_given_and_nothing_else(cli: Cli) -> None:
     assert after == before | changes
 
 
+@pytest.mark.parametrize(
+    ("options", "smart"),
+    [
+        ([], False),
+        (["--intensity", "ultra"], False),
+        (["--smart"], True),
+        (["--intensity", "ultra", "--smart"], True),
+        (["--no-smart"], False),
+    ],
+)
+def test_smart_detection_is_off_unless_it_is_asked_for(
+    cli: Cli, options: list[str], smart: bool
+) -> None:
+    assert cli("keys", "create", *options, "--json").json["smart_detect_enabled"] is smart
+
+
+def test_smart_detection_is_switched_and_survives_other_changes(cli: Cli) -> None:
+    cli("keys", "create", "--name", "app")
+    assert cli("keys", "update", "app", "--smart", "--json").json["smart_detect_enabled"]
+    assert cli("keys", "update", "app", "--rpm", "5", "--json").json["smart_detect_enabled"]
+    assert cli("keys", "rotate", "app", "--json").json["smart_detect_enabled"]
+    assert "Smart" in cli("keys", "list").out
+    assert not cli("keys", "update", "app", "--no-smart", "--json").json["smart_detect_enabled"]
+
+
 def test_rotation_makes_a_twin_and_the_old_key_ends_after_the_overlap(cli: Cli) -> None:
     old = cli("keys", "create", "--name", "app", "--rpm", "9", "--intensity", "lite", "--json").json
     new = cli("keys", "rotate", "app", "--overlap", "0", "--json").json

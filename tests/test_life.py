@@ -359,3 +359,75 @@ async def test_the_log_says_who_and_how_much_and_nothing_else(
     assert (line["status"], line["code"], line["outcome"]) == (200, None, "ok")
     assert (line["input_tokens"], line["output_tokens"]) == (10, 3)
     assert "hello" not in str(line).lower()
+
+
+# --- Which level runs -----------------------------------------------------------------------------
+
+
+def conversation(*turns: str) -> dict[str, object]:
+    messages = []
+    for turn in turns:
+        messages += [{"role": "user", "content": turn}, {"role": "assistant", "content": "Well."}]
+    return {"model": "gpt-4o", "messages": messages[:-1]}
+
+
+async def test_the_level_follows_what_is_asked_and_the_reason_is_told_and_recorded(
+    start_proxy: StartProxy, upstream: FakeUpstream
+) -> None:
+    proxy = await start_proxy(key={"smart": True, "intensity": Intensity.ULTRA})
+    told = []
+    for text in ("Translate this into German: hello", "What is a mutex?", "Name my cat."):
+        answer = await proxy.post(conversation(text))
+        told.append((answer.headers["X-Mintoken-Intensity"], answer.headers["X-Mintoken-Reason"]))
+    assert told == [("none", "detect:translate"), ("full", "detect:explanation"), ("ultra", "key")]
+    rows = await proxy.settled(3)
+    assert [(row["intensity"], row["reason"]) for row in rows] == told
+    translated, explained, _ = (orjson.loads(sent.body)["messages"] for sent in upstream.requests)
+    assert translated == conversation("Translate this into German: hello")["messages"]
+    assert explained[0]["content"] == PROMPTS.text(Intensity.FULL)
+
+
+async def test_the_level_holds_for_the_conversation_on_every_worker(
+    start_proxy: StartProxy,
+) -> None:
+    turns = ("What is a mutex?", "Name my cat.", "Write a letter to my aunt.", "What is a cat?")
+    wanted = ["detect:explanation"] * 2 + ["detect:draft"] * 2
+    key = {"smart": True}
+    first = await start_proxy(key=key)
+    told = [
+        (await first.post(conversation(*turns[:at]))).headers["X-Mintoken-Reason"]
+        for at in range(1, 5)
+    ]
+    assert told == wanted
+    for at in range(1, 5):  # each of these has seen nothing of the conversation
+        another = await start_proxy(key=key)
+        answer = await another.post(conversation(*turns[:at]))
+        assert answer.headers["X-Mintoken-Reason"] == wanted[at - 1]
+
+
+@pytest.mark.parametrize(
+    ("key", "headers", "reason"),
+    [
+        ({"smart": False}, {}, "key"),
+        ({"smart": True}, {"X_Mintoken_Intensity": "full"}, "header"),
+        ({"smart": True}, {}, "detect:translate"),
+    ],
+)
+async def test_detection_is_asked_only_where_nothing_stronger_speaks(
+    start_proxy: StartProxy, key: dict[str, bool], headers: dict[str, str], reason: str
+) -> None:
+    proxy = await start_proxy(key=key)
+    answer = await proxy.post(conversation("Translate this into German: hello"), **headers)
+    assert answer.headers["X-Mintoken-Reason"] == reason
+
+
+async def test_a_large_body_is_understood_too(start_proxy: StartProxy) -> None:
+    proxy = await start_proxy(key={"smart": True})
+    answer = await proxy.post(conversation("x " * 400_000 + "\nTranslate this into German."))
+    assert answer.headers["X-Mintoken-Reason"] == "detect:translate"
+
+
+async def test_where_nothing_can_be_added_nothing_is_detected(start_proxy: StartProxy) -> None:
+    proxy = await start_proxy(key={"smart": True})
+    answer = await proxy.post({"model": "gpt-4o", "messages": []})
+    assert answer.headers["X-Mintoken-Reason"] == "no_messages"

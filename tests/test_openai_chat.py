@@ -219,6 +219,65 @@ def test_another_level_is_another_text():
     assert json.loads(injected(body, "two"))["messages"][0]["content"] == "one\n\ntwo"
 
 
+@pytest.mark.parametrize(
+    ("fields", "asked"),
+    [
+        ('"stream":true', True),
+        (' \t"stream" : true ', True),
+        ('"stream":false,"stream":true', True),
+        ('"str\\u0065am":true', True),
+        ('"stream":true,"x":{"stream_options":{}}', True),
+        ('"stream":true,"model":7', True),
+        ("", False),
+        ('"stream":false', False),
+        ('"stream":true,"stream":false', False),
+        ('"stream":null', False),
+        ('"stream":1', False),
+        ('"stream":"true"', False),
+        ('"stream":true,"stream_options":{"include_usage":true}', False),
+        ('"stream":true,"stream_options":{"include_usage":false}', False),
+        ('"stream":true,"stream_options":{}', False),
+        ('"stream":true,"stream_options":null', False),
+        ('"stream_options":7,"stream":true', False),
+        ('"stream":true,"stream_options":null,"stream_options":{}', False),
+        ('"stream":true,"stream\\u005foptions":null', False),
+    ],
+)
+@pytest.mark.parametrize("frame", ["{%s}", " \n{ %s } \r\n\t", '{"messages":7%s}'])
+def test_usage_is_asked_for_where_a_caller_streams_and_says_nothing_of_it(fields, asked, frame):
+    more = f",{fields}" if "messages" in frame and fields else fields
+    body = (frame % more).encode()
+    turn = CHAT.read(body)
+    changed = CHAT.inject(body, turn, "T", ask_usage=True)
+    assert (changed is not body) is asked
+    if asked:
+        question = b'"stream_options":{"include_usage":true},'
+        assert turn.usage_question == question
+        head, rest = body.split(b"{", 1)
+        assert changed == head + b"{" + question + rest
+        options = {"stream_options": {"include_usage": True}}
+        assert json.loads(changed) == json.loads(body) | options
+
+
+@given(CHAT_BODIES, st.sampled_from(["", *TEXTS]))
+def test_any_body_gets_the_question_and_the_text_as_one_after_the_other(body, text):
+    body = body.replace(b"{", b'{"stream":true,', 1) if b":" in body else body
+    turn = CHAT.read(body)
+    both = CHAT.inject(body, turn, text, ask_usage=True)
+    alone = CHAT.inject(body, turn, text)
+    question = turn.usage_question
+    at = body.find(b"{") + 1
+    assert both == alone[:at] + question + alone[at:]
+    assert (len(both) > len(body) + len(question)) == (alone is not body)
+    if question:
+        assert json.loads(both) == json.loads(alone) | {"stream_options": {"include_usage": True}}
+
+
+def test_a_question_is_not_asked_unless_it_is_wanted():
+    body = b'{"stream":true}'
+    assert CHAT.inject(body, CHAT.read(body), "") is body
+
+
 def test_no_text_changes_nothing():
     body = f'{{"messages":[{USER}]}}'.encode()
     assert injected(body, "") is body

@@ -59,6 +59,28 @@ def test_a_text_goes_into_a_sample_request_once_and_nothing_else_changes(protoco
     assert injected(protocol, body, text) == changed
 
 
+@pytest.mark.parametrize("text", ["", *TEXTS])
+def test_a_question_for_the_usage_goes_in_once_and_nothing_else_changes(protocol, sample, text):
+    body = sample("request.json")
+    turn = protocol.read(body)
+    question = turn.usage_question
+    assert question
+    changed = protocol.inject(body, turn, text, ask_usage=True)
+    assert changed.count(question) == 1
+    assert changed.replace(question, b"", 1) == injected(protocol, body, text)
+    assert protocol.read(changed).usage_question == b""
+
+
+def test_the_answer_to_that_question_is_told_from_every_other_event(protocol, sample):
+    meter = protocol.meter()
+    events = EventParser().feed(sample("stream.sse"))
+    assert [meter.only_usage(event) for event in events] == [False] * (len(events) - 2) + [
+        True,
+        False,
+    ]
+    assert not meter.only_usage(sample("error.json"))
+
+
 def test_a_sample_answer_is_metered(protocol, sample):
     meter = protocol.meter()
     meter.feed_body(sample("reply.json"))

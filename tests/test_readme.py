@@ -110,6 +110,8 @@ def test_every_option_is_listed_with_its_default() -> None:
 def _shown(value: object) -> str:
     if isinstance(value, StrEnum):
         return value.value
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

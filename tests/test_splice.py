@@ -181,7 +181,16 @@ def test_a_value_of_other_bytes_is_not_looked_for():
 @given(st.binary(max_size=20), st.binary(max_size=5), st.integers(0, 20))
 def test_insert_keeps_every_other_byte(body, addition, at):
     at = min(at, len(body))
-    assert splice.insert(body, at, addition) == body[:at] + addition + body[at:]
+    assert splice.insert(body, (at, addition)) == body[:at] + addition + body[at:]
+
+
+@given(
+    st.binary(max_size=20), st.binary(max_size=5), st.binary(max_size=5), *[st.integers(0, 20)] * 2
+)
+def test_two_insertions_are_as_one_after_the_other(body, first, second, one, other):
+    one, other = sorted(min(at, len(body)) for at in (one, other))
+    both = splice.insert(body, (one, first), (other, second))
+    assert both == body[:one] + first + body[one:other] + second + body[other:]
 
 
 TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=10)

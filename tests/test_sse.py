@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mintoken import sse
-from mintoken.sse import EventParser
+from mintoken.sse import EventFilter, EventParser
 
 FRAGMENTS = (
     b"data: one",
@@ -102,6 +102,101 @@ def test_events_above_the_cap_are_counted_and_not_kept_however_they_are_cut(stre
     assert events == kept
     assert parser.skipped == whole.skipped
     assert all(len(event) <= 12 for event in kept)
+
+
+SIGN = re.compile(b"no")
+
+
+def unwanted(data: bytes) -> bool:
+    return data in (b"no", b"a\nno")
+
+
+DROPPED = (
+    b"data: no\n\n",
+    b"\r\ndata: no\r\n\r\n",
+    b"data:no\r\r",
+    b"data: a\ndata: no\n\n",
+    b": no\n",
+    b": no",
+)
+FILTERED = st.lists(st.sampled_from((*FRAGMENTS, *DROPPED * 3)), max_size=30).map(b"".join)
+
+
+def without_unwanted(stream: bytes, limit: int = 1000) -> bytes:
+    """Naively: line by line; blank lines and comments before an event are not part of it."""
+    passed, block = b"", b""
+    for line in re.findall(rb"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+$", stream):
+        if not block and line.startswith((b":", b"\r", b"\n")):
+            passed += line
+            continue
+        block += line
+        if not line.strip(b"\r\n"):
+            drop = len(block.rstrip()) <= limit and unwanted(b"\n".join(events_of(b"\n" + block)))
+            passed += b"" if drop else block
+            block = b""
+    return passed + block
+
+
+@given(FILTERED, st.lists(st.integers(0, 1000), max_size=20))
+def test_any_cut_of_a_stream_is_filtered_alike_and_nothing_else_is_lost(stream, places):
+    events = EventFilter(SIGN, unwanted)
+    passed = b"".join(map(events.feed, cut(stream, places))) + events.rest()
+    assert passed == without_unwanted(stream)
+    assert events.rest() == b""
+
+
+@given(FILTERED)
+def test_one_byte_at_a_time_is_filtered_alike_and_stands_between_events_where_the_source_does(
+    stream,
+):
+    events, parser, passed = EventFilter(SIGN, unwanted), EventParser(), b""
+    for end in range(1, len(stream) + 1):
+        byte = stream[end - 1 : end]
+        passed += events.feed(byte)
+        parser.feed(byte)
+        if parser.at_boundary and not stream.startswith(b"\xef\xbb\xbf"):
+            assert passed == without_unwanted(stream[:end])
+    assert passed + events.rest() == without_unwanted(stream)
+
+
+@given(FILTERED, st.lists(st.integers(0, 1000), max_size=20))
+def test_long_events_pass_unfiltered_however_they_are_cut(stream, places):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sse, "MAX_FILTERED_BYTES", 8)  # as long as "data: no"
+        whole = EventFilter(SIGN, unwanted)
+        passed = whole.feed(stream) + whole.rest()
+        events, pieces = EventFilter(SIGN, unwanted), b""
+        for piece in cut(stream, places):
+            pieces += events.feed(piece)
+            assert len(events._held) <= 8 + 2
+    assert passed == pieces + events.rest() == without_unwanted(stream, 8)
+
+
+def test_what_cannot_be_unwanted_is_passed_on_at_once():
+    events = EventFilter(SIGN, unwanted)
+    assert events.feed(b": keep") == b": keep"
+    assert events.feed(b"-alive\r") == b"-alive\r"
+    assert events.feed(b"\n\r") == b"\n\r"
+    assert events.feed(b"\ndata: a\r\n\r") == b"\ndata: a\r\n\r"
+    assert events.feed(b"\ndata: no\r\n\r") == b"\n"
+    assert events.feed(b"\n\ndata: b\n\ndata: n") == b"\ndata: b\n\n"
+    assert events.feed(b"o\n\n") == b""
+    assert events.feed(b"data: " + b"x" * sse.MAX_FILTERED_BYTES)[:7] == b"data: x"
+    assert events.feed(b"yz") == b"yz"
+    assert events.feed(b"\n") == b"\n"
+    assert events.feed(b"\ndata: c") == b"\n"
+    assert events.rest() == b"data: c"
+
+
+def test_a_filtered_line_that_comes_byte_by_byte_is_read_in_linear_time():
+    def seconds(size):
+        events, start = EventFilter(SIGN, unwanted), time.process_time()
+        for _ in range(size):
+            events.feed(b"x")
+        return time.process_time() - start
+
+    seconds(10_000)
+    assert seconds(200_000) < 60 * max(seconds(10_000), 0.001)
 
 
 @pytest.mark.parametrize(

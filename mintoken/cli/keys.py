@@ -32,6 +32,7 @@ COLUMNS = {
     "prefix": "Starts with",
     "state": "State",
     "intensity": "Level",
+    "smart_detect_enabled": "Smart",
     "rpm": "Per minute",
     "concurrency": "At once",
     "created_at": "Created",
@@ -43,6 +44,12 @@ LIMIT = 10**9
 KeyRef = Annotated[str, typer.Argument(metavar="ID", help="The key's id or name.")]
 Level = Annotated[
     Intensity | None, typer.Option(help="The level for requests that name none; 'full' at first.")
+]
+Smart = Annotated[
+    bool | None,
+    typer.Option(
+        "--smart/--no-smart", help="Whether the level follows what is asked; off at first."
+    ),
 ]
 Expiry = Annotated[
     str | None, typer.Option(metavar="DATE", help="ISO 8601 date or time, in UTC; or 'never'.")
@@ -69,6 +76,7 @@ def create(
     ] = admin.FIRST_ACCOUNT,
     name: NewName = None,
     intensity: Level = None,
+    smart: Smart = None,
     expires: Expiry = None,
     rpm: PerMinute = None,
     concurrency: AtOnce = None,
@@ -80,6 +88,7 @@ def create(
     settings = admin.KeySettings(
         name=name,
         intensity=intensity,
+        smart=smart,
         rpm=rpm,
         concurrency=concurrency,
         expires_at=_expiry_ms(expires),
@@ -107,6 +116,7 @@ def update(
     key: KeyRef,
     name: NewName = None,
     intensity: Level = None,
+    smart: Smart = None,
     expires: Expiry = None,
     rpm: PerMinute = None,
     concurrency: AtOnce = None,
@@ -118,6 +128,7 @@ def update(
     settings = admin.KeySettings(
         name=name,
         intensity=intensity,
+        smart=smart,
         rpm=rpm,
         concurrency=concurrency,
         expires_at=_expiry_ms(expires),

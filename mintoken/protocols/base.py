@@ -1,5 +1,6 @@
 """The seam of the wire protocols: what Mintoken needs to know of one."""
 
+import re
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -26,6 +27,13 @@ class Meter(Protocol):
     def ended(self) -> Outcome | None:
         """How the answer ended by what was fed; None if it has not."""
 
+    @property
+    def usage_sign(self) -> re.Pattern[bytes]:
+        """What is in the bytes of every event of which `only_usage` is true, and in few others."""
+
+    def only_usage(self, event: bytes) -> bool:
+        """Whether an event's data are the answer to `Turn.usage_question`, and nothing else."""
+
     def spoken(self) -> Spoken:
         """What the answer said so far."""
 
@@ -46,10 +54,11 @@ class WireProtocol(Protocol):
         as far as it can be.
         """
 
-    def inject(self, body: bytes, turn: Turn, text: str) -> bytes:
+    def inject(self, body: bytes, turn: Turn, text: str, *, ask_usage: bool = False) -> bytes:
         """The body with `text` as system text, every other byte as it was.
 
-        The same body where the text is there already or `turn.inject_at` is None.
+        The same body where the text is there already or `turn.inject_at` is None. With `ask_usage`
+        it also gets `turn.usage_question`, before everything else in it.
         """
 
     def meter(self) -> Meter:

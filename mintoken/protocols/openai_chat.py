@@ -8,6 +8,7 @@ import msgspec
 
 from mintoken import splice
 from mintoken.chat_answer import ChatMeter
+from mintoken.chat_asked import read_asked
 from mintoken.chat_prompt import read_prompt
 from mintoken.errors import MintokenError
 from mintoken.models import Turn
@@ -19,6 +20,7 @@ _ABSENT = msgspec.Raw()
 _BLANK_LINE = "\n\n"
 # Besides its text, the part we add takes this much, however a caller lays it out.
 _PART_ROOM = 512
+_USAGE_QUESTION = b'"stream_options":{"include_usage":true},'
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -29,6 +31,7 @@ class _Message(msgspec.Struct, gc=False):
 class _Settings(msgspec.Struct, kw_only=True):
     model: msgspec.Raw = _ABSENT
     stream: msgspec.Raw = _ABSENT
+    stream_options: msgspec.Raw = _ABSENT
     max_tokens: msgspec.Raw = _ABSENT
     max_completion_tokens: msgspec.Raw = _ABSENT
 
@@ -70,19 +73,28 @@ class OpenAIChat:
     def read(self, body: bytes) -> Turn:
         found = splice.decode(body, _REQUEST, _ODD_REQUEST)
         request, source = found
+        cap, stream = _cap(request), bytes(request.stream) == b"true"
+        # Whatever a caller sets there, null included, is his decision.
+        asks = stream and not _first_byte(request.stream_options)
         return Turn(
             model=_string(request.model),
-            stream=bytes(request.stream) == b"true",
-            cap=_cap(request),
+            stream=stream,
+            cap=cap,
             inject_at=_inject_at(request, source) if isinstance(request, _Request) else None,
             prompt=partial(read_prompt, source),
+            asked=partial(read_asked, source, cap=cap),
+            usage_question=_USAGE_QUESTION if asks else b"",
         )
 
-    def inject(self, body: bytes, turn: Turn, text: str) -> bytes:
-        if turn.inject_at is None or not text:
-            return body
-        addition = _addition(body, turn.inject_at, text)
-        return splice.insert(body, turn.inject_at, addition) if addition else body
+    def inject(self, body: bytes, turn: Turn, text: str, *, ask_usage: bool = False) -> bytes:
+        additions = []
+        if ask_usage and turn.usage_question:
+            additions.append((body.index(b"{") + 1, turn.usage_question))
+        if turn.inject_at is not None and text:
+            addition = _addition(body, turn.inject_at, text)
+            if addition:
+                additions.append((turn.inject_at, addition))
+        return splice.insert(body, *additions) if additions else body
 
     def meter(self) -> Meter:
         return ChatMeter()

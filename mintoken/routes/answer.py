@@ -8,7 +8,8 @@ from mintoken.context import CONFIG, CONTEXT, TOKENIZER, RequestContext
 from mintoken.errors import Code, MintokenError
 from mintoken.models import Admission, Outcome, Turn
 from mintoken.protocols.openai_chat import OpenAIChat
-from mintoken.relay import UNPACKED_INLINE, BodyCopy, EventReader, pipe_body, pipe_events
+from mintoken.relay import PLAIN, UNPACKED_INLINE, BodyCopy, EventReader, pipe_body, pipe_events
+from mintoken.sse import EventFilter
 from mintoken.upstream import Answer, invalid_response
 
 PROTOCOL = OpenAIChat()
@@ -52,19 +53,29 @@ async def _relay_events(request: web.Request, answer: Answer) -> web.StreamRespo
     meter = ctx.meter = PROTOCOL.meter()
     response = await _prepare(request, web.StreamResponse(status=answer.status, headers=headers))
     reader = EventReader(meter, answer.content_encoding)
+    # A compressed stream cannot be filtered byte for byte, and to SDKs that event is a normal one.
+    filtered = ctx.asked_usage and answer.content_encoding in PLAIN
+    events = EventFilter(meter.usage_sign, meter.only_usage) if filtered else None
 
     async def write(data: bytes) -> None:
         await response.write(data)
         ctx.bytes_out += len(data)
 
+    async def write_wanted(data: bytes) -> None:
+        assert events is not None
+        if wanted := events.feed(data):
+            await write(wanted)
+
     ctx.outcome = await pipe_events(
         answer,
-        write,
+        write if events is None else write_wanted,
         reader,
         meter.ended,
         keepalive_after=config.keepalive_after,
         idle_timeout=config.idle_timeout,
     )
+    if events is not None and (rest := events.rest()):
+        await write(rest)
     if code := _BROKEN.get(ctx.outcome):
         ctx.error = code
         if reader.at_boundary:

@@ -10,16 +10,13 @@ from mintoken.config import ServerConfig
 from mintoken.context import CONFIG, CONTEXT, STATE, RequestContext, ServerState
 from mintoken.errors import Code, MintokenError
 
-JOIN_INLINE = 1024 * 1024
-"""Bytes of a body that are put together on the event loop: far below 1 ms."""
-
 
 async def expect(request: web.Request) -> None:
     """Take `Expect: 100-continue` without answering yet: authentication comes first."""
 
 
-async def read_json(request: web.Request) -> bytes:
-    """The whole body of a request whose headers promise JSON.
+async def read_json(request: web.Request) -> list[bytes]:
+    """The whole body of a request whose headers promise JSON, in the pieces that it came in.
 
     Raises MintokenError `unsupported_media_type`, `unsupported_content_encoding`,
     `request_too_large`, `request_timeout` or `overloaded`.
@@ -36,15 +33,12 @@ async def read_json(request: web.Request) -> bytes:
         request.writer.output_size = 0
     held = _Held(request[CONTEXT], app[STATE], config.server)
     if request.content.is_eof():  # It came with its head, as small ones do.
-        return held.take(request.content.read_nowait())
+        return [held.take(request.content.read_nowait())]
     try:
         async with asyncio.timeout(config.server.body_timeout):
-            chunks = [held.take(chunk) async for chunk in request.content.iter_any()]
+            return [held.take(chunk) async for chunk in request.content.iter_any()]
     except TimeoutError:
         raise MintokenError(Code.REQUEST_TIMEOUT, headers={"Connection": "close"}) from None
-    if held.ctx.buffered_bytes <= JOIN_INLINE:
-        return b"".join(chunks)
-    return await asyncio.to_thread(_join, chunks)
 
 
 def _check_headers(request: web.Request) -> None:
@@ -73,12 +67,6 @@ class _Held:
         if self.state.buffered_bytes > self.limits.max_buffered_bytes:
             raise MintokenError(Code.OVERLOADED, headers={"x-should-retry": "true"})
         return chunk
-
-
-def _join(chunks: list[bytes]) -> bytes:
-    whole = b"".join(chunks)
-    chunks.clear()  # Here: to give back so much memory takes as long as to join it.
-    return whole
 
 
 def _too_large(limits: ServerConfig) -> MintokenError:

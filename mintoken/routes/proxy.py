@@ -1,9 +1,7 @@
 """The data plane: a request goes to the provider, its answer comes back."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import closing
-from typing import ParamSpec, TypeVar
 
 from aiohttp import web
 
@@ -13,15 +11,14 @@ from mintoken.context import (
     CONTEXT,
     LEDGER,
     PROMPTS,
+    REFUSALS,
     UPSTREAM,
     RequestContext,
 )
 from mintoken.errors import Code, InterruptedByShutdownError, MintokenError
 from mintoken.models import (
     Admission,
-    Decision,
     Enforcement,
-    Intensity,
     Key,
     Outcome,
     Progress,
@@ -32,16 +29,12 @@ from mintoken.models import (
 from mintoken.protocols.openai_chat import OpenAIChat
 from mintoken.routes.answer import relay, relay_body
 from mintoken.routes.body import read_json
+from mintoken.routes.level import decide
 from mintoken.upstream import Answer, request_headers, without_intensity
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 PROTOCOL = OpenAIChat()
-READ_INLINE = 64 * 1024
+PREPARE_INLINE = 64 * 1024
 """Bytes of a request above which it is read off the event loop: 0.6 ms if it is odd."""
-INJECT_INLINE = 1024 * 1024
-"""The same for the text that goes in, which is a copy of the body: 0.1 ms."""
 SOFT_RESERVATION = 1000
 STRICT_RESERVATION = 4096
 """Tokens reserved: the most for soft, those without a cap for strict (contract §5)."""
@@ -56,37 +49,41 @@ async def models(request: web.Request) -> web.StreamResponse:
 async def chat(request: web.Request) -> web.StreamResponse:
     """`POST /v1/chat/completions` (design §3, steps 5 to 9)."""
     ctx, app = request[CONTEXT], request.app
-    body = await read_json(request)
-    turn = await _run(body, READ_INLINE, PROTOCOL.read, body)
-    ctx.decision = decide(ctx, turn)
-    text = app[PROMPTS].text(ctx.decision.intensity)
-    sent = await _run(body, INJECT_INLINE, PROTOCOL.inject, body, turn, text) if text else body
-    # Whoever has to count the prompt counts the one that was sent.
-    ctx.prompt = turn.prompt if sent is body else lambda: PROTOCOL.read(sent).prompt()
-    ctx.month = await _reserve(app, ctx, turn, bytes_in=len(body), injected=sent is not body)
-    with closing(await _ask(request, sent)) as answer:
+    pieces = await read_json(request)
+    if ctx.buffered_bytes <= PREPARE_INLINE:
+        turn, sent = _prepare(app, ctx, pieces)
+    else:
+        turn, sent = await asyncio.to_thread(_prepare, app, ctx, pieces)
+    ctx.month = await _reserve(app, ctx, turn)
+    with closing(await _ask_with_usage(request, turn, sent)) as answer:
         ctx.status = answer.status
         ctx.first_byte_ms = ctx.elapsed_ms()
         ctx.upstream_request_id = answer.request_id
         return await relay(request, turn, answer)
 
 
-async def _run(
-    body: bytes, inline: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-) -> T:
-    """Do the work on a body here, or in a thread if it has more bytes than may be done `inline`."""
-    if len(body) <= inline:
-        return work(*args, **kwargs)
-    return await asyncio.to_thread(work, *args, **kwargs)
+def _prepare(app: web.Application, ctx: RequestContext, pieces: list[bytes]) -> tuple[Turn, bytes]:
+    """Read a body, choose its level, put the text in: the turn, and the body to send."""
+    body = b"".join(pieces)
+    pieces.clear()  # Here, where it may take as long as to join them.
+    turn = PROTOCOL.read(body)
+    ctx.decision = decide(app, ctx, turn)
+    ctx.asked_usage = _asks_usage(app, turn)
+    text = app[PROMPTS].text(ctx.decision.intensity)
+    sent = PROTOCOL.inject(body, turn, text, ask_usage=ctx.asked_usage)
+    question = turn.usage_question if ctx.asked_usage else b""
+    ctx.injected = len(sent) > len(body) + len(question)
+    # Whoever has to count the prompt counts the one that was sent.
+    ctx.prompt = (lambda: PROTOCOL.read(sent).prompt()) if ctx.injected else turn.prompt
+    return turn, sent
 
 
-def decide(ctx: RequestContext, turn: Turn) -> Decision:
-    """The level that runs and why: what was asked for, else the key's default (contract §3)."""
-    key = _key(ctx)
-    decision = ctx.asked or Decision(key.intensity, "key")
-    if turn.inject_at is None and decision.intensity is not Intensity.NONE:
-        return Decision(Intensity.NONE, "no_messages")
-    return decision
+def _asks_usage(app: web.Application, turn: Turn) -> bool:
+    """Is the provider asked for the usage of this stream, which the caller did not ask for?"""
+    config = app[CONFIG].upstream
+    if not config.ask_stream_usage or not turn.usage_question:
+        return False
+    return not app[REFUSALS].has(config.base_url, turn.model)
 
 
 def reserved_tokens(cap: int | None, enforcement: Enforcement) -> int:
@@ -101,9 +98,7 @@ def _key(ctx: RequestContext) -> Key:
     return ctx.owner.key
 
 
-async def _reserve(
-    app: web.Application, ctx: RequestContext, turn: Turn, *, bytes_in: int, injected: bool
-) -> Admission:
+async def _reserve(app: web.Application, ctx: RequestContext, turn: Turn) -> Admission:
     key, decision, prompts = _key(ctx), ctx.decision, app[PROMPTS]
     assert decision is not None
     enforcement = app[CONFIG].quota.enforcement
@@ -121,9 +116,9 @@ async def _reserve(
         intensity=decision.intensity,
         reason=decision.reason,
         arm="",
-        prompt_version=prompts.version if injected else "",
-        injected_tokens=prompts.tokens(decision.intensity) if injected else 0,
-        bytes_in=bytes_in,
+        prompt_version=prompts.version if ctx.injected else "",
+        injected_tokens=prompts.tokens(decision.intensity) if ctx.injected else 0,
+        bytes_in=ctx.buffered_bytes,
         reserved_tokens=reserved,
         needed_tokens=reserved if strict else 1,
     )
@@ -149,6 +144,21 @@ def _progress(ctx: RequestContext) -> Progress | None:
 def _quota_used_up(now_ms: int) -> MintokenError:
     headers = {"Retry-After": str(seconds_to_next_month(now_ms)), "x-should-retry": "false"}
     return MintokenError(Code.INSUFFICIENT_QUOTA, headers=headers)
+
+
+async def _ask_with_usage(request: web.Request, turn: Turn, body: bytes) -> Answer:
+    """Ask, and ask again if the provider refuses to be asked for the usage of a stream."""
+    ctx, app = request[CONTEXT], request.app
+    answer = await _ask(request, body)
+    if not ctx.asked_usage or answer.status != 400:
+        return answer
+    answer.close()
+    ctx.asked_usage = False
+    without = await asyncio.to_thread(body.replace, turn.usage_question, b"", 1)
+    answer = await _ask(request, without)
+    if answer.status < 400:  # So it was that; anything else says nothing of it.
+        app[REFUSALS].add(app[CONFIG].upstream.base_url, turn.model)
+    return answer
 
 
 async def _ask(request: web.Request, body: bytes | None) -> Answer:

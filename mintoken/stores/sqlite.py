@@ -5,12 +5,12 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, assert_never
 
 import aiosqlite
+import msgspec
 
 from mintoken.errors import NameTakenError, StorageError
 from mintoken.files import make_private_folder
@@ -200,7 +200,7 @@ class SqliteStore:
         if inserted.rowcount < len(reservations):
             # Refused, or there already: a commit that failed in the end is tried again.
             for (known,) in writer.execute(rows.THESE, (json.dumps([*admissions]),)):
-                admissions[known] = replace(admissions[known], admitted=True)
+                admissions[known] = msgspec.structs.replace(admissions[known], admitted=True)
         return admissions
 
     def _settle_crashed(

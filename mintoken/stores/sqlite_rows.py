@@ -85,6 +85,7 @@ KEY_ROW = attrgetter(
     "prefix",
     "hash",
     "intensity.value",
+    "smart",
     "rpm",
     "concurrency",
     "created_at",
@@ -92,16 +93,17 @@ KEY_ROW = attrgetter(
     "revoked_at",
 )
 SAVE_KEY = """
-INSERT INTO keys (id, account_id, name, prefix, hash, intensity, rpm, concurrency, created_at,
-    expires_at, revoked_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO keys (id, account_id, name, prefix, hash, intensity, smart, rpm, concurrency,
+    created_at, expires_at, revoked_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id, name = excluded.name,
     prefix = excluded.prefix, hash = excluded.hash, intensity = excluded.intensity,
-    rpm = excluded.rpm, concurrency = excluded.concurrency, created_at = excluded.created_at,
-    expires_at = excluded.expires_at, revoked_at = excluded.revoked_at"""
+    smart = excluded.smart, rpm = excluded.rpm, concurrency = excluded.concurrency,
+    created_at = excluded.created_at, expires_at = excluded.expires_at,
+    revoked_at = excluded.revoked_at"""
 ALL_KEYS = """
-SELECT id, account_id, name, prefix, hash, intensity, rpm, concurrency, created_at, expires_at,
-    revoked_at
+SELECT id, account_id, name, prefix, hash, intensity, smart, rpm, concurrency, created_at,
+    expires_at, revoked_at
 FROM keys ORDER BY created_at, id"""
 
 RULE_ROW = attrgetter("id", "account_id", "action.value", "pattern", "priority", "created_at")
@@ -179,11 +181,12 @@ def key(row: sqlite3.Row) -> Key:
         prefix=row[3],
         hash=row[4],
         intensity=Intensity(row[5]),
-        rpm=row[6],
-        concurrency=row[7],
-        created_at=row[8],
-        expires_at=row[9],
-        revoked_at=row[10],
+        smart=bool(row[6]),
+        rpm=row[7],
+        concurrency=row[8],
+        created_at=row[9],
+        expires_at=row[10],
+        revoked_at=row[11],
     )
 
 

@@ -1,0 +1,139 @@
+"""The patterns of data/rules.toml: many of them looked for at once, linear in the text's length."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+
+import re2
+
+NO_SPACES = re.compile("[⺀-鿿가-힣豈-﫿]")
+"""A character of a script that puts no space between words, or not between all."""
+
+Search = Callable[[bytes], object | None]
+
+_START, _END = "\x02", "\x03"
+# Those that do not begin a character of the scripts without spaces.
+_OTHER_BYTES = bytes({*range(256)} - {*range(0xE3, 0xEE)})
+_MAX_MEMORY = 64 << 20  # bytes that RE2 may take for the states of one set
+# What stands before a word: ASCII that is no letter and no digit, general punctuation, and every
+# character of the scripts without spaces.
+_EDGE = r"[\x00-/:-@\[-`{-\x7f¡«»¿‐-⁞⺀-鿿가-힣豈-﫿＀-￯]"
+_INSIDE = "(?:)"
+_SENTENCE = r"[^.!?\n。！？]*"
+_SYNTAX = {
+    "…": _SENTENCE,
+    " … ": rf"{_SENTENCE}{_EDGE}",
+    " ?": r"\s*",
+    " ": r"\s+",
+    r"\b": _EDGE,
+    "~": r"[^\s.,;:!?]*",
+    "'": "['’]",
+} | {f"…{most} ": rf"([^\s.!?]+\s+){{0,{most}}}" for most in range(1, 6)}
+_GAP = re.compile(r" … |…\d |…")
+_MARK = re.compile(rf"{_GAP.pattern}| \?| |\\b|~|'|\[[^\]]*\]")
+
+
+class _Set:
+    """Expressions that are looked for in one pass."""
+
+    def __init__(self, expressions: list[str]) -> None:
+        self.expressions = expressions
+        self._set = re2.Set.SearchSet(_options())
+        for expression in (*expressions, _START):
+            self._set.Add(expression)
+        self._set.Compile()
+
+    def found(self, prepared: bytes) -> frozenset[str]:
+        """Those that are in the text; all of them if RE2 had no memory to look for them."""
+        found = self._set.Match(prepared)
+        if not found:  # not even the start
+            return frozenset(self.expressions)
+        return frozenset([self.expressions[at] for at in found if at < len(self.expressions)])
+
+
+class Vocabulary:
+    """The patterns of many signals, written as data/rules.toml says.
+
+    One pass looks for the pieces of all of them, so that there are few states whatever the text.
+    What has every piece of a pattern with gaps is then searched for the pattern itself.
+    """
+
+    def __init__(self, signals: Mapping[int, tuple[str, ...]]) -> None:
+        """Take the patterns by the number of their signal. Raises re2.error for a bad one."""
+        self._whole: dict[str, int] = {}
+        self._gapped: dict[str, list[tuple[int, frozenset[str], Search]]] = {}
+        """By their last piece, which is more often the rarer one."""
+        every: set[str] = set()
+        for number, patterns in signals.items():
+            whole = [pattern for pattern in patterns if not _GAP.search(pattern)]
+            self._whole |= dict.fromkeys(_unions(whole), number)
+            for pattern in patterns:
+                pieces = _GAP.split(pattern)
+                if len(pieces) > 1:
+                    needed = frozenset(union for piece in pieces for union in _unions([piece]))
+                    search = re2.compile(*_unions([pattern]), _options()).search
+                    last = _unions(pieces[-1:])[0]
+                    self._gapped.setdefault(last, []).append((number, needed, search))
+                    every |= needed
+        every |= self._whole.keys()
+        self._words = _Set(sorted(one for one in every if one.startswith((_EDGE, _START, _INSIDE))))
+        self._spaceless = _Set(sorted(every - set(self._words.expressions)))
+
+    def found(self, *texts: str) -> frozenset[int]:
+        """The numbers of the signals in a text; of several, at least those that are in any."""
+        text = f"{_END}{_START}".join(texts)
+        if not text:
+            return frozenset()
+        if text.isascii():
+            prepared = f"{_START}{text}{_END}".encode().lower()
+            pieces = self._words.found(prepared)
+        else:
+            text = unicodedata.normalize("NFC", text).lower()
+            prepared = f"{_START}{text}{_END}".encode(errors="replace")
+            pieces = self._words.found(prepared)
+            if prepared.translate(None, _OTHER_BYTES):
+                pieces |= self._spaceless.found(prepared)
+        return self._signals(pieces, prepared)
+
+    def _signals(self, pieces: frozenset[str], prepared: bytes) -> frozenset[int]:
+        numbers = set()
+        for piece in pieces:
+            if piece in self._whole:
+                numbers.add(self._whole[piece])
+            for number, needed, search in self._gapped.get(piece, ()):
+                if number not in numbers and needed <= pieces and search(prepared):
+                    numbers.add(number)
+        return frozenset(numbers)
+
+
+def _options() -> re2.Options:
+    options = re2.Options()
+    options.max_mem = _MAX_MEMORY
+    options.never_capture = True
+    options.log_errors = False
+    return options
+
+
+def _unions(patterns: list[str]) -> list[str]:
+    """One expression for those that begin where a word does, one for those that begin anywhere,
+    one for those at the text's start.
+    """
+    unions: dict[str, list[str]] = {}
+    for pattern in sorted(patterns):
+        unions.setdefault(_beginning(pattern), []).append(_expanded(pattern.lstrip("^~")))
+    return [f"{beginning}(?:{'|'.join(some)})" for beginning, some in unions.items()]
+
+
+def _beginning(pattern: str) -> str:
+    if pattern.startswith("^"):
+        return _START
+    if pattern.startswith("~"):
+        return _INSIDE
+    letter = next((char for char in pattern if char.isalpha()), "")
+    return "" if NO_SPACES.match(letter) else _EDGE
+
+
+def _expanded(pattern: str) -> str:
+    """Our few marks as RE2 writes them; classes stay as they are."""
+    pattern = unicodedata.normalize("NFC", pattern)
+    return _MARK.sub(lambda mark: _SYNTAX.get(mark[0], mark[0]), pattern)
