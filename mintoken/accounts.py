@@ -1,12 +1,14 @@
 """Accounts and keys in memory, refreshed from the store."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import structlog
 
 from mintoken.errors import StorageError
-from mintoken.models import Account, Directory, Key
+from mintoken.models import Account, Directory, Key, Rule
+from mintoken.rules import CompiledRules, compile_rules
 from mintoken.stores.base import Store
 
 REFRESH_S = 0.5
@@ -27,6 +29,7 @@ class Accounts:
         self._store = store
         self._directory = Directory(-1, (), ())
         self._owners: dict[bytes, Owner] = {}
+        self._rules: dict[str, CompiledRules] = {}
 
     @property
     def store(self) -> Store:
@@ -37,6 +40,10 @@ class Accounts:
     def directory(self) -> Directory:
         """What the store held at the last refresh."""
         return self._directory
+
+    def rules(self, account_id: str) -> CompiledRules | None:
+        """An account's custom rules; None without any."""
+        return self._rules.get(account_id)
 
     def is_stopped(self, key_id: str, model: str) -> bool:
         """Whether the product does not pay on this model of this key."""
@@ -51,6 +58,8 @@ class Accounts:
         directory = await self._store.directory(self._directory.revision)
         if directory is None:
             return
+        if directory.rules != self._directory.rules:
+            self._rules = await asyncio.to_thread(_compiled, directory.rules)
         accounts = {account.id: account for account in directory.accounts}
         self._owners = {key.hash: Owner(key, accounts[key.account_id]) for key in directory.keys}
         self._directory = directory
@@ -63,3 +72,14 @@ class Accounts:
                 await self.refresh()
             except StorageError as error:
                 structlog.get_logger().warning("accounts_stale", error=str(error))
+
+
+def _compiled(rules: Iterable[Rule]) -> dict[str, CompiledRules]:
+    by_account: dict[str, list[Rule]] = {}
+    for rule in rules:
+        by_account.setdefault(rule.account_id, []).append(rule)
+    compiled = {account: compile_rules(those) for account, those in by_account.items()}
+    for one in compiled.values():
+        for unusable in one.unusable:
+            structlog.get_logger().warning("rule_unusable", rule=unusable.rule.id, why=unusable.why)
+    return compiled

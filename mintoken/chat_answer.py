@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
-from mintoken.models import CountedBy, Outcome, Spoken, TokenUsage
+from mintoken.exchange import Spoken
+from mintoken.models import CountedBy, Outcome, TokenUsage
 
 MAX_TEXT_BYTES = 4 << 20
 
 _MAX_TOKENS = 1 << 40
-_MAX_CHOICES = 128
-_MAX_CALL_MARKS = 2048
+_MAX_CHOICES, _MAX_CALL_MARKS = 128, 2048
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 
 

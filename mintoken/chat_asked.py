@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from mintoken.models import Asked
+from mintoken.exchange import Asked
 
 EDGE_CHARACTERS = 4096
 """Characters kept of each end of a text: what is to be done stands there, what with in between."""

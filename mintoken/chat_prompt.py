@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from mintoken.models import Image, Prompt
+from mintoken.exchange import Image, Prompt
 
 _ABSENT = msgspec.Raw()
 _NOTHING = (b"", b"null", b"[]", b"{}")

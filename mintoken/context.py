@@ -13,15 +13,9 @@ from mintoken.arms import NO_EXPERIMENT, Assignment
 from mintoken.config import Config
 from mintoken.conversations import Conversations
 from mintoken.errors import Code
+from mintoken.exchange import Spoken
 from mintoken.ledger import Ledger
-from mintoken.models import (
-    Admission,
-    Decision,
-    Outcome,
-    Reservation,
-    Spoken,
-    TokenUsage,
-)
+from mintoken.models import Admission, Decision, Outcome, Reservation, TokenUsage
 from mintoken.prompts import NO_WORDING, Prompts, Wording
 from mintoken.protocols.base import Meter
 from mintoken.rates import RateLimiter

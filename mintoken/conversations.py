@@ -5,7 +5,8 @@ import threading
 from collections import OrderedDict
 
 from mintoken.detect import Detector, is_none
-from mintoken.models import Asked, Decision
+from mintoken.exchange import Asked
+from mintoken.models import Decision
 
 MOST = 100_000
 """Conversations remembered: 16 MB."""

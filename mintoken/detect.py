@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.resources import files
 
-from mintoken.models import Asked, Decision, Intensity
+from mintoken.exchange import Asked
+from mintoken.models import Decision, Intensity
 from mintoken.patterns import NO_SPACES, Vocabulary
 
 SYSTEM_TEXTS = 128

@@ -18,7 +18,7 @@ from mintoken.errors import (
     UpstreamBrokeError,
 )
 from mintoken.eval_records import Tokens
-from mintoken.models import Turn
+from mintoken.exchange import Turn
 from mintoken.protocols.openai_chat import OpenAIChat
 from mintoken.tokens import Tokenizer
 from mintoken.upstream import Answer, Upstream

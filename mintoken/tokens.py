@@ -15,7 +15,8 @@ from tiktoken import Encoding
 from tiktoken.model import encoding_name_for_model
 
 from mintoken import vocabulary
-from mintoken.models import CountedBy, Image, Prompt, Spoken, TokenUsage
+from mintoken.exchange import Image, Prompt, Spoken
+from mintoken.models import CountedBy, TokenUsage
 from mintoken.vocabulary import DEFAULT_ENCODING, RECIPES
 
 INLINE_BYTES = 2048

@@ -12,6 +12,8 @@ from mintoken.models import (
     Key,
     Outcome,
     Reservation,
+    Rule,
+    RuleAction,
     Settlement,
     TokenUsage,
 )
@@ -43,6 +45,11 @@ def key(id_: str, *, account_id: str = "a", name: str = "main", revoked_at=None)
         expires_at=NOW + 5,
         revoked_at=revoked_at,
     )
+
+
+def rule(id_: str, *, account_id: str = "a", **more) -> Rule:
+    values = {"action": RuleAction.NEVER_COMPRESS, "pattern": "x", "created_at": NOW} | more
+    return Rule(id=id_, account_id=account_id, **values)
 
 
 def reservation(id_: str, account_id: str = "a", *, reserved=10, needed=1, **more) -> Reservation:

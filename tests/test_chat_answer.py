@@ -10,7 +10,8 @@ from json_bodies import ANY_BODIES
 
 from mintoken import chat_answer
 from mintoken.chat_answer import ChatMeter
-from mintoken.models import CountedBy, Spoken, TokenUsage
+from mintoken.exchange import Spoken
+from mintoken.models import CountedBy, TokenUsage
 
 
 def event(delta=None, *, index=0, finish=None, **fields) -> bytes:

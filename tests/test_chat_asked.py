@@ -7,7 +7,7 @@ from hypothesis import given
 from json_bodies import ANY_BODIES, CHAT_BODIES
 
 from mintoken.chat_asked import EDGE_CHARACTERS, EDGE_TURNS, clipped, read_asked
-from mintoken.models import Asked
+from mintoken.exchange import Asked
 from mintoken.protocols.openai_chat import OpenAIChat
 
 MOST = 2 * EDGE_CHARACTERS + 2

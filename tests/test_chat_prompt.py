@@ -9,7 +9,7 @@ from hypothesis import given
 from json_bodies import ANY_BODIES, CHAT_BODIES
 
 from mintoken.chat_prompt import read_prompt
-from mintoken.models import Image, Prompt
+from mintoken.exchange import Image, Prompt
 from mintoken.protocols.openai_chat import OpenAIChat
 
 PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 640, 480, 8, 2, 0, 0, 0)

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from mintoken.conversations import Conversations
 from mintoken.detect import load_detector
-from mintoken.models import Asked, Intensity
+from mintoken.exchange import Asked
+from mintoken.models import Intensity
 
 DETECTOR = load_detector()
 QUESTION, CHAT = "What is a mutex?", "Suggest a name for my cat."

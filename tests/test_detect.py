@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from json_bodies import CHAT_BODIES
 
 from mintoken.detect import PREDICATES, REPEAT_CHARACTERS, SHORT_CAP, load_detector
-from mintoken.models import Asked, Decision, Intensity
+from mintoken.exchange import Asked
+from mintoken.models import Decision, Intensity
 from mintoken.protocols.openai_chat import OpenAIChat
 
 DETECTOR = load_detector()

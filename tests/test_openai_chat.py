@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from json_bodies import CHAT_BODIES, reserialised
 
 from mintoken.errors import Code, MintokenError
-from mintoken.models import Prompt
+from mintoken.exchange import Prompt
 from mintoken.protocols.openai_chat import MAX_CAP, OpenAIChat
 
 LEVELS = sorted((Path(__file__).parent.parent / "mintoken/data/prompts").glob("*.md"))

@@ -22,12 +22,13 @@ from store_cases import (
     key,
     reservation,
     reserve,
+    rule,
     settle,
     settlement,
 )
 
 from mintoken.errors import ForeignDatabaseError, NameTakenError, StorageError
-from mintoken.models import Account, Outcome, Progress, QuotaCounts
+from mintoken.models import Account, Outcome, Progress, QuotaCounts, RuleAction
 from mintoken.reports import GroupBy
 from mintoken.stores.base import Batch
 from mintoken.stores.locks import LedgerLock
@@ -90,6 +91,56 @@ async def test_a_key_name_is_taken_within_its_account_until_it_is_revoked(store)
 async def test_a_key_of_an_unknown_account_is_a_storage_error(store):
     with pytest.raises(StorageError):
         await store.save(key("k9", account_id="nobody"))
+
+
+# Rules
+
+
+@pytest.mark.parametrize("action", RuleAction)
+async def test_a_rule_comes_back_as_it_was_saved(store, action):
+    saved = rule("r", action=action, pattern="(?i)überse\\w+ '\n", priority=-7)
+    await store.save(saved)
+    assert (await store.directory()).rules == (saved,)
+
+
+async def test_rules_come_oldest_first_and_saving_one_again_updates_it(store):
+    for one in (rule("new", created_at=NOW + 1), rule("b"), rule("a")):
+        await store.save(one)
+    await store.save(rule("b", pattern="y", priority=3))
+    expected = (rule("a"), rule("b", pattern="y", priority=3), rule("new", created_at=NOW + 1))
+    assert (await store.directory()).rules == expected
+
+
+async def test_a_removed_rule_is_gone_and_removing_it_again_changes_nothing(store):
+    await store.save(rule("r"))
+    await store.save(rule("stays"))
+    await store.remove_rule("r")
+    after = await store.directory()
+    assert after.rules == (rule("stays"),)
+    await store.remove_rule("r")
+    assert await store.directory(after.revision) is None
+
+
+async def test_every_change_of_a_rule_by_anyone_is_a_change_of_the_directory(open_store, store):
+    other = await open_store()
+    known = (await store.directory()).revision
+    changes = (
+        lambda: other.save(rule("r")),
+        lambda: other.save(rule("r", priority=1)),
+        lambda: other.remove_rule("r"),
+    )
+    for change in changes:
+        await change()
+        changed = await store.directory(known)
+        assert changed is not None
+        assert changed.revision > known
+        known = changed.revision
+
+
+async def test_a_rule_of_an_unknown_account_is_a_storage_error(store):
+    with pytest.raises(StorageError):
+        await store.save(rule("r", account_id="nobody"))
+    assert (await store.directory()).rules == ()
 
 
 # Reserving and settling
@@ -494,13 +545,13 @@ async def test_everything_on_disk_is_private_whatever_the_umask(open_store, tmp_
 async def test_the_pragmas_are_those_of_the_design(store, database):
     assert ask(database, "PRAGMA journal_mode") == [("wal",)]
     assert ask(database, "PRAGMA application_id") == [(int.from_bytes(b"MTKN", "big"),)]
-    assert ask(database, "PRAGMA user_version") == [(4,)]
+    assert ask(database, "PRAGMA user_version") == [(5,)]
     tables = ask(
         database, "SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE 'sqlite%'"
     )
     assert sorted(tables) == [
         (name, 1)
-        for name in "accounts directory keys month_usage purged_usage stopped usage".split()
+        for name in "accounts directory keys month_usage purged_usage rules stopped usage".split()
     ]
     for pragma, value in [("synchronous", 2), ("foreign_keys", 1), ("trusted_schema", 0)]:
         [(found,)] = await store._writer.execute_fetchall(f"PRAGMA {pragma}")

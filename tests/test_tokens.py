@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from mintoken import tokens, vocabulary
 from mintoken.errors import TokenizerError
-from mintoken.models import CountedBy, Image, Prompt, Spoken, TokenUsage
+from mintoken.exchange import Image, Prompt, Spoken
+from mintoken.models import CountedBy, TokenUsage
 from mintoken.tokens import OTHERS, Tokenizer, encoding_of, family_of, image_tokens
 
 O200K_URL = "https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken"

@@ -12,6 +12,7 @@ from mintoken.cli.accounts import accounts
 from mintoken.cli.base import ConfigPath
 from mintoken.cli.evaluate import evaluate
 from mintoken.cli.keys import keys
+from mintoken.cli.rules import rules
 from mintoken.cli.savings import savings
 from mintoken.cli.server import check, demo, serve
 from mintoken.cli.storage import backup, purge
@@ -24,6 +25,7 @@ FAILED, MISCONFIGURED = 1, 78
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(accounts, name="accounts")
 app.add_typer(keys, name="keys")
+app.add_typer(rules, name="rules")
 for command in (serve, demo, usage, savings, check, backup, purge):
     app.command()(command)
 app.command("eval")(evaluate)

@@ -13,14 +13,8 @@ from mintoken.context import (
     Access,
     RequestContext,
 )
-from mintoken.models import (
-    Outcome,
-    Reservation,
-    Settlement,
-    Spoken,
-    TokenUsage,
-    label,
-)
+from mintoken.exchange import Spoken
+from mintoken.models import Outcome, Reservation, Settlement, TokenUsage, label
 
 LOG = structlog.get_logger()
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from mintoken.errors import MintokenError
-from mintoken.models import Outcome, Spoken, Turn
+from mintoken.exchange import Spoken, Turn
+from mintoken.models import Outcome
 
 
 class Meter(Protocol):

@@ -11,7 +11,7 @@ from mintoken.chat_answer import ChatMeter
 from mintoken.chat_asked import read_asked
 from mintoken.chat_prompt import read_prompt
 from mintoken.errors import MintokenError
-from mintoken.models import Turn
+from mintoken.exchange import Turn
 from mintoken.protocols.base import Meter
 
 MAX_CAP = 1 << 40

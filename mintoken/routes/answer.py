@@ -6,7 +6,8 @@ from aiohttp import web
 
 from mintoken.context import CONFIG, CONTEXT, TOKENIZER, RequestContext
 from mintoken.errors import Code, MintokenError
-from mintoken.models import Admission, Outcome, Turn
+from mintoken.exchange import Turn
+from mintoken.models import Admission, Outcome
 from mintoken.protocols.openai_chat import OpenAIChat
 from mintoken.relay import PLAIN, UNPACKED_INLINE, BodyCopy, EventReader, pipe_body, pipe_events
 from mintoken.sse import EventFilter

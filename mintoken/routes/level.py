@@ -6,7 +6,8 @@ from aiohttp import web
 
 from mintoken.arms import NO_EXPERIMENT, Arm, Assignment, assign
 from mintoken.context import ACCOUNTS, CONVERSATIONS, PROMPTS, SECRET, RequestContext
-from mintoken.models import Decision, Intensity, Key, Turn, label
+from mintoken.exchange import Turn
+from mintoken.models import Decision, Intensity, Key, label
 from mintoken.prompts import CONCISE, Wording
 
 CONTROL = Decision(Intensity.NONE, "control")
@@ -46,11 +47,21 @@ def _control(assignment: Assignment) -> Decision | None:
 
 
 def _level(app: web.Application, ctx: RequestContext, key: Key, turn: Turn) -> Decision:
-    """What was detected, if the key wants that; else its level."""
-    detected = None
-    if key.smart and turn.inject_at is not None:
-        detected = app[CONVERSATIONS].decide(key.id, turn.asked())
-    decision = detected or Decision(key.intensity, "key")
+    """What the account's rules say, else what is detected if the key wants it, else its level."""
+    found, rules = None, app[ACCOUNTS].rules(key.account_id)
+    if turn.inject_at is not None and (rules or key.smart):
+        asked = turn.asked()
+        found = rules.decide(asked.turns[-1]) if rules and asked.turns else None
+        if found is None and key.smart:
+            found = app[CONVERSATIONS].decide(key.id, asked)
+    decision = found or Decision(key.intensity, "key")
     if ctx.assignment.arm is Arm.STOPPED and decision.intensity is not Intensity.NONE:
         return DOES_NOT_PAY
     return decision
+
+
+def is_quick(app: web.Application, ctx: RequestContext) -> bool:
+    """Do the account's rules take no time worth a thread, whatever this request says?"""
+    assert ctx.owner is not None, "the route's access is KEY"
+    rules = app[ACCOUNTS].rules(ctx.owner.account.id)
+    return rules is None or rules.is_quick(ctx.buffered_bytes)

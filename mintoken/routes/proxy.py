@@ -15,20 +15,12 @@ from mintoken.context import (
     RequestContext,
 )
 from mintoken.errors import Code, InterruptedByShutdownError, MintokenError
-from mintoken.models import (
-    Admission,
-    Enforcement,
-    Key,
-    Outcome,
-    Progress,
-    Reservation,
-    Turn,
-    label,
-)
+from mintoken.exchange import Turn
+from mintoken.models import Admission, Enforcement, Key, Outcome, Progress, Reservation, label
 from mintoken.protocols.openai_chat import OpenAIChat
 from mintoken.routes.answer import relay, relay_body
 from mintoken.routes.body import read_json
-from mintoken.routes.level import choose
+from mintoken.routes.level import choose, is_quick
 from mintoken.upstream import Answer, request_headers, without_intensity
 
 PROTOCOL = OpenAIChat()
@@ -49,7 +41,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     """`POST /v1/chat/completions` (design §3, steps 5 to 9)."""
     ctx, app = request[CONTEXT], request.app
     pieces = await read_json(request)
-    if ctx.buffered_bytes <= PREPARE_INLINE:
+    if ctx.buffered_bytes <= PREPARE_INLINE and is_quick(app, ctx):
         turn, sent = _prepare(app, ctx, pieces)
     else:
         turn, sent = await asyncio.to_thread(_prepare, app, ctx, pieces)

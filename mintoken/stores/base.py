@@ -12,6 +12,7 @@ from mintoken.models import (
     Progress,
     QuotaCounts,
     Reservation,
+    Rule,
     Settlement,
 )
 from mintoken.reports import ArmSample, GroupBy, UsageLine
@@ -30,10 +31,13 @@ class Store(Protocol):
     """One database. Every method raises StorageError when the database cannot do it just now."""
 
     async def directory(self, known_revision: int = -1) -> Directory | None:
-        """Accounts, keys and what is stopped; None if the store is still at `known_revision`."""
+        """All accounts, keys and rules; None if the store is still at `known_revision`."""
 
-    async def save(self, record: Account | Key) -> None:
+    async def save(self, record: Account | Key | Rule) -> None:
         """Insert the record, or update the one with its id. Raises NameTakenError."""
+
+    async def remove_rule(self, rule_id: str) -> None:
+        """Delete the rule of this id, if it is there."""
 
     async def stop(self, pairs: Collection[tuple[str, str]]) -> None:
         """Stop the product for these pairs of a key's id and a model, and for no others."""

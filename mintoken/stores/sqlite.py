@@ -1,4 +1,4 @@
-"""The SQLite database: accounts, keys, usage rows and month counters in one file."""
+"""The SQLite database: accounts, keys, rules, usage rows and month counters in one file."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ import msgspec
 
 from mintoken.errors import NameTakenError, StorageError
 from mintoken.files import make_private_folder
-from mintoken.models import Account, Admission, Directory, Key, QuotaCounts, Reservation
+from mintoken.models import Account, Admission, Directory, Key, QuotaCounts, Reservation, Rule
 from mintoken.reports import ArmSample, GroupBy, UsageLine
 from mintoken.stores import sqlite_file
 from mintoken.stores import sqlite_rows as rows
@@ -89,11 +89,15 @@ class SqliteStore:
             [(revision,)] = await snapshot.execute_fetchall("SELECT revision FROM directory")
             accounts = tuple(map(rows.account, await snapshot.execute_fetchall(rows.ALL_ACCOUNTS)))
             keys = tuple(map(rows.key, await snapshot.execute_fetchall(rows.ALL_KEYS)))
+            rules = tuple(map(rows.rule, await snapshot.execute_fetchall(rows.ALL_RULES)))
             stopped = frozenset(map(tuple, await snapshot.execute_fetchall(rows.ALL_STOPPED)))
-        return Directory(revision, accounts, keys, stopped)
+        return Directory(revision, accounts, keys, rules, stopped)
 
-    async def save(self, record: Account | Key) -> None:
+    async def save(self, record: Account | Key | Rule) -> None:
         await self._write(partial(self._upsert, record))
+
+    async def remove_rule(self, rule_id: str) -> None:
+        await self._write(lambda writer: writer.execute(rows.REMOVE_RULE, (rule_id,)))
 
     async def stop(self, pairs: Collection[tuple[str, str]]) -> None:
         await self._write(partial(_stop, pairs))
@@ -222,18 +226,21 @@ class SqliteStore:
         sqlite_file.touch(writer)
         return cursor.rowcount, dead
 
-    def _upsert(self, record: Account | Key, writer: sqlite3.Connection) -> None:
+    def _upsert(self, record: Account | Key | Rule, writer: sqlite3.Connection) -> None:
         try:
             match record:
                 case Account():
                     writer.execute(rows.SAVE_ACCOUNT, rows.ACCOUNT_ROW(record))
                 case Key():
                     writer.execute(rows.SAVE_KEY, rows.KEY_ROW(record))
+                case Rule():
+                    writer.execute(rows.SAVE_RULE, rows.RULE_ROW(record))
                 case _:
                     assert_never(record)
         except sqlite3.IntegrityError as error:
             # The message names the columns, and nothing else does: "... failed: keys.name".
-            if str(error).startswith("UNIQUE") and str(error).endswith(".name"):
+            of_name = str(error).startswith("UNIQUE") and str(error).endswith(".name")
+            if of_name and not isinstance(record, Rule):
                 raise NameTakenError(f"The name {record.name!r} is taken.") from error
             raise
 

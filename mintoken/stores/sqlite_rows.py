@@ -4,7 +4,7 @@ import sqlite3
 from datetime import date, timedelta
 from operator import attrgetter
 
-from mintoken.models import Account, Intensity, Key
+from mintoken.models import Account, Intensity, Key, Rule, RuleAction
 from mintoken.reports import PURGED, GroupBy, UsageLine
 
 _EPOCH = date(1970, 1, 1)
@@ -113,6 +113,16 @@ SELECT id, account_id, name, prefix, hash, intensity, smart, rpm, concurrency, c
     auto_stop, created_at, expires_at, revoked_at
 FROM keys ORDER BY created_at, id"""
 
+RULE_ROW = attrgetter("id", "account_id", "action.value", "pattern", "priority", "created_at")
+SAVE_RULE = """
+INSERT INTO rules (id, account_id, action, pattern, priority, created_at)
+VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id, action = excluded.action,
+    pattern = excluded.pattern, priority = excluded.priority, created_at = excluded.created_at"""
+REMOVE_RULE = "DELETE FROM rules WHERE id = ?"
+ALL_RULES = """
+SELECT id, account_id, action, pattern, priority, created_at FROM rules ORDER BY created_at, id"""
+
 ALL_STOPPED = "SELECT key_id, model FROM stopped"
 RESUME = """
 DELETE FROM stopped WHERE (key_id, model) NOT IN (
@@ -193,6 +203,17 @@ def key(row: sqlite3.Row) -> Key:
         created_at=row[12],
         expires_at=row[13],
         revoked_at=row[14],
+    )
+
+
+def rule(row: sqlite3.Row) -> Rule:
+    return Rule(
+        id=row[0],
+        account_id=row[1],
+        action=RuleAction(row[2]),
+        pattern=row[3],
+        priority=row[4],
+        created_at=row[5],
     )
 
 

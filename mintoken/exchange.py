@@ -1,0 +1,102 @@
+"""What is read of a request, and of its answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mintoken.models import TokenUsage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image of a prompt, in pixels; 0 x 0 where the size is not known. `low` detail or not."""
+
+    width: int = 0
+    height: int = 0
+    low: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What a prompt holds, as far as its tokens go.
+
+    `texts` are its contents, `messages` how many messages they came in, `extra_bytes` the size of
+    billed JSON that is not text (tools, schemas), `exact` is False where something in it can only
+    be estimated.
+    """
+
+    texts: tuple[str, ...] = ()
+    messages: int = 0
+    images: tuple[Image, ...] = ()
+    extra_bytes: int = 0
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a request asks, as far as detection and rules look; long texts without their middle.
+
+    `system` is the leading system text, `turns` are the user's messages in their order. `cap` is
+    the caller's own limit of output tokens, None without one. `structure` is JSON or a schema as
+    the format of the answer, `tool_result` says that the result of a tool is among the messages.
+    """
+
+    system: str = field(default="", repr=False)
+    turns: tuple[str, ...] = field(default=(), repr=False)
+    cap: int | None = None
+    structure: bool = False
+    forced_tool: bool = False
+    logprobs: bool = False
+    prediction: bool = False
+    audio: bool = False
+    tool_result: bool = False
+
+    @property
+    def opening(self) -> tuple[str, str]:
+        """What tells conversations apart: the leading system text and the first user message."""
+        return self.system, self.turns[0] if self.turns else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A read-only view of a request body; the bytes themselves are kept elsewhere.
+
+    `model` is "" where it is missing or not a string. `cap` is the caller's own limit of output
+    tokens, None without one. `inject_at` is where system text can go, None where it cannot.
+    `prompt` reads the prompt for counting, when somebody needs it, and `asked` what is asked.
+    `usage_question` is what to add so that the provider sends its own count of a stream; empty
+    where the caller has decided that.
+    """
+
+    model: str
+    stream: bool
+    cap: int | None
+    inject_at: int | None
+    prompt: Callable[[], Prompt] = field(repr=False)
+    asked: Callable[[], Asked] = field(repr=False)
+    usage_question: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spoken:
+    """What an answer said, as far as it was seen.
+
+    `usage` is the provider's own count, None without one. `said` is everything visible joined, in
+    UTF-8 (content, reasoning, refusals, tool-call names and arguments of every choice);
+    `tool_calls` has one number per choice. `unread_bytes` were seen but not understood (too large,
+    or encoded). `done` says that the answer came to its proper end, `failed` that the provider sent
+    an error.
+    """
+
+    model: str = ""
+    finish_reason: str = ""
+    usage: TokenUsage | None = None
+    said: bytes = field(default=b"", repr=False)
+    tool_calls: tuple[int, ...] = ()
+    unread_bytes: int = 0
+    done: bool = False
+    failed: bool = False
+
+    @property
+    def text(self) -> str:
+        """What was said; to be asked only by who needs it, for megabytes take milliseconds."""
+        return self.said.decode(errors="replace")
