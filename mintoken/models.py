@@ -73,7 +73,8 @@ class Key:
     `smart` lets detection choose the level; `intensity` is that of what it has nothing to say on.
     `rpm` (requests per minute) and `concurrency` are limits, 0 is none. `control` and `concise` are
     the percent of conversations in these arms of its experiment; `auto_stop` ends what does not
-    pay. Times are UTC milliseconds.
+    pay. `origin` is the first key of a row of rotations, "" the key itself. Times are UTC
+    milliseconds.
     """
 
     id: str
@@ -88,16 +89,22 @@ class Key:
     control: int = 0
     concise: int = 0
     auto_stop: bool = True
+    origin: str = ""
     created_at: int
     expires_at: int | None = None
     revoked_at: int | None = None
+
+    @property
+    def experiment(self) -> str:
+        """The id by which experiments know the key, which a rotation does not change."""
+        return self.origin or self.id
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
     """All accounts and keys as of one revision of the store.
 
-    `stopped` are the pairs of a key's id and a model on which the product does not pay.
+    `stopped` are the pairs of a `Key.experiment` and a model on which the product does not pay.
     """
 
     revision: int
@@ -171,10 +178,17 @@ class Asked:
     audio: bool = False
     tool_result: bool = False
 
-    @property
-    def opening(self) -> tuple[str, str]:
-        """What tells conversations apart: the leading system text and the first user message."""
-        return self.system, self.turns[0] if self.turns else ""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What tells conversations apart: the leading system text and the first user message.
+
+    `pieces` are their texts and media as the JSON had them, an empty one between the two;
+    `text_bytes` is the size of the texts.
+    """
+
+    pieces: tuple[memoryview, ...] = field(default=(), repr=False)
+    text_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +197,8 @@ class Turn:
 
     `model` is "" where it is missing or not a string. `cap` is the caller's own limit of output
     tokens, None without one. `inject_at` is where system text can go, None where it cannot.
-    `prompt` reads the prompt for counting, when somebody needs it, and `asked` what is asked.
+    `prompt` reads the prompt for counting, when somebody needs it, `asked` what is asked, and
+    `opening` how the conversation begins.
     `usage_question` is what to add so that the provider sends its own count of a stream; empty
     where the caller has decided that.
     """
@@ -194,6 +209,7 @@ class Turn:
     inject_at: int | None
     prompt: Callable[[], Prompt] = field(repr=False)
     asked: Callable[[], Asked] = field(repr=False)
+    opening: Callable[[], Opening] = field(repr=False)
     usage_question: bytes = b""
 
 
