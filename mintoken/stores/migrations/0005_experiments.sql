@@ -8,7 +8,6 @@ ALTER TABLE keys ADD COLUMN auto_stop INTEGER NOT NULL DEFAULT 1 CHECK (auto_sto
 -- A keyed hash, no content; both stay empty where no experiment runs.
 ALTER TABLE usage ADD COLUMN conversation TEXT NOT NULL DEFAULT '';
 ALTER TABLE usage ADD COLUMN opening_bytes INTEGER NOT NULL DEFAULT 0;
-CREATE INDEX usage_arms ON usage (key_id, started_at) WHERE arm <> '';
 
 -- Where the product does not pay.
 CREATE TABLE stopped (
