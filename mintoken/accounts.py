@@ -45,9 +45,9 @@ class Accounts:
         """An account's custom rules; None without any."""
         return self._rules.get(account_id)
 
-    def is_stopped(self, key_id: str, model: str) -> bool:
-        """Whether the product does not pay on this model of this key."""
-        return (key_id, model) in self._directory.stopped
+    def is_stopped(self, experiment: str, model: str) -> bool:
+        """Whether the product does not pay on this model of a `Key.experiment`."""
+        return (experiment, model) in self._directory.stopped
 
     def find(self, key_hash: bytes) -> Owner | None:
         """The owner of the key with this hash, revoked and expired ones too; None if unknown."""

@@ -203,6 +203,8 @@ async def rotate_key(
 ) -> Issued:
     """A new key with the name and settings of an old one, which expires after the overlap.
 
+    An experiment goes on: conversations stay in their arms, and what both keys measured is one.
+
     The old one gets its id behind its name. Raises RefusedError when it has ended already, and
     ConfigError, StorageError.
     """
@@ -216,6 +218,7 @@ async def rotate_key(
         id=f"key_{secrets.token_hex(8)}",
         prefix=prefix(token),
         hash=hash_key(secret, token),
+        origin=old.experiment,
         created_at=now_ms,
     )
     end = now_ms + overlap_ms

@@ -4,6 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mintoken.exchange import Opening
+
 MOST_CONTROL = 50
 """Percent of a key's conversations that may be kept out of the product arm."""
 RETRIED = 0.05
@@ -28,9 +30,9 @@ class Arm(StrEnum):
 class Assignment:
     """The arm of a request's conversation.
 
-    `conversation` is a keyed hash, in hexadecimal. `opening_bytes` is the size of its leading
-    system text and first user message, as far as they are looked at: no treatment has touched
-    these. `retries` says whether it is among those in which a stopped product is tried.
+    `conversation` is a keyed hash, in hexadecimal. `opening_bytes` is the size of the texts that it
+    opens with: no treatment has touched these. `retries` says whether it is among those in which a
+    stopped product is tried.
     """
 
     arm: Arm = Arm.NONE
@@ -43,18 +45,18 @@ NO_EXPERIMENT = Assignment()
 
 
 def assign(
-    secret: bytes, key_id: str, opening: tuple[str, str], *, control: int, concise: int
+    secret: bytes, experiment: str, opening: Opening, *, control: int, concise: int
 ) -> Assignment:
     """The arm of the conversation with this opening; `control` and `concise` are percents.
 
     It needs no memory: the hash is a point on a line, of which control takes one end and concise
-    the other, so a share that grows keeps those that it had.
+    the other, so a share that grows keeps those that it had. Conversations that open alike are one,
+    for nothing else says in every turn which one it is.
     """
-    data = [text.encode(errors="replace") for text in opening]
     hashed = hashlib.blake2b(key=secret[:64], digest_size=24, person=b"experiment arm")
-    for part in (key_id.encode(), *data):
-        hashed.update(len(part).to_bytes(8, "big"))
-        hashed.update(part)
+    for piece in (memoryview(experiment.encode()), *opening.pieces):
+        hashed.update(piece.nbytes.to_bytes(8, "big"))
+        hashed.update(piece)
     digest = hashed.digest()
     point = 100 * _share(digest[:8])
     arm = Arm.PRODUCT
@@ -65,7 +67,7 @@ def assign(
     return Assignment(
         arm=arm,
         conversation=digest[8:16].hex(),
-        opening_bytes=sum(map(len, data)),
+        opening_bytes=opening.text_bytes,
         retries=_share(digest[16:]) < RETRIED,
     )
 

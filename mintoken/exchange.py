@@ -50,10 +50,17 @@ class Asked:
     audio: bool = False
     tool_result: bool = False
 
-    @property
-    def opening(self) -> tuple[str, str]:
-        """What tells conversations apart: the leading system text and the first user message."""
-        return self.system, self.turns[0] if self.turns else ""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What tells conversations apart: the leading system text and the first user message.
+
+    `pieces` are their texts and media as the JSON had them, an empty one between the two;
+    `text_bytes` is the size of the texts.
+    """
+
+    pieces: tuple[memoryview, ...] = field(default=(), repr=False)
+    text_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +69,8 @@ class Turn:
 
     `model` is "" where it is missing or not a string. `cap` is the caller's own limit of output
     tokens, None without one. `inject_at` is where system text can go, None where it cannot.
-    `prompt` reads the prompt for counting, when somebody needs it, and `asked` what is asked.
+    `prompt` reads the prompt for counting, when somebody needs it, `asked` what is asked, and
+    `opening` how the conversation begins.
     `usage_question` is what to add so that the provider sends its own count of a stream; empty
     where the caller has decided that.
     """
@@ -73,6 +81,7 @@ class Turn:
     inject_at: int | None
     prompt: Callable[[], Prompt] = field(repr=False)
     asked: Callable[[], Asked] = field(repr=False)
+    opening: Callable[[], Opening] = field(repr=False)
     usage_question: bytes = b""
 
 

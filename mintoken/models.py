@@ -94,7 +94,8 @@ class Key:
     `smart` lets detection choose the level; `intensity` is that of what it has nothing to say on.
     `rpm` (requests per minute) and `concurrency` are limits, 0 is none. `control` and `concise` are
     the percent of conversations in these arms of its experiment; `auto_stop` ends what does not
-    pay. Times are UTC milliseconds.
+    pay. `origin` is the first key of a row of rotations, "" the key itself. Times are UTC
+    milliseconds.
     """
 
     id: str
@@ -109,9 +110,15 @@ class Key:
     control: int = 0
     concise: int = 0
     auto_stop: bool = True
+    origin: str = ""
     created_at: int
     expires_at: int | None = None
     revoked_at: int | None = None
+
+    @property
+    def experiment(self) -> str:
+        """The id by which experiments know the key, which a rotation does not change."""
+        return self.origin or self.id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +140,7 @@ class Rule:
 class Directory:
     """All accounts, keys and rules as of one revision of the store.
 
-    `stopped` are the pairs of a key's id and a model on which the product does not pay.
+    `stopped` are the pairs of a `Key.experiment` and a model on which the product does not pay.
     """
 
     revision: int

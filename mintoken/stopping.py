@@ -32,7 +32,9 @@ async def review(store: Store, prices: Prices, directory: Directory) -> None:
     Raises StorageError.
     """
     watched = {
-        key.id for key in directory.keys if key.auto_stop and key.control and key.revoked_at is None
+        key.experiment
+        for key in directory.keys
+        if key.auto_stop and key.control and key.revoked_at is None
     }
     stopped: frozenset[tuple[str, str]] = frozenset()
     if watched:

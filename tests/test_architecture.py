@@ -16,7 +16,7 @@ FLOORS = {
     "eval_records": 0, "eval_facts": 1, "eval_set": 1, "eval_score": 1, "eval_budget": 1,
     "eval_journal": 1, "eval_judge": 1, "eval_page": 1,
     "patience": 1, "watch": 1, "chat_asked": 1, "patterns": 1, "detect": 1, "conversations": 1,
-    "refusals": 1, "arms": 1, "rules": 1, "pricing": 1, "experiment": 1,
+    "refusals": 1, "arms": 1, "chat_opening": 1, "rules": 1, "pricing": 1, "experiment": 1,
     "protocols": 2, "stores": 2, "savings": 2,
     "statement": 3, "upstream": 3, "relay": 3, "ledger": 3, "accounts": 3, "admin": 3,
     "stopping": 3, "admin_rules": 3,

@@ -35,7 +35,6 @@ def test_the_leading_system_texts_and_all_user_messages_are_read():
         user([part("two"), {"type": "image_url", "image_url": {"url": "x"}}, part("three")]),
     )
     assert found == Asked(system="Be kind.\nUse metres.\nNo jokes.", turns=("one", "two\nthree"))
-    assert found.opening == ("Be kind.\nUse metres.\nNo jokes.", "one")
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,28 @@ def test_smart_detection_is_switched_and_survives_other_changes(cli: Cli) -> Non
     assert not cli("keys", "update", "app", "--no-smart", "--json").json["smart_detect_enabled"]
 
 
+def test_an_experiment_is_set_up_and_survives_other_changes_and_rotation(cli: Cli) -> None:
+    def arms(*words: str) -> tuple[object, ...]:
+        shown = cli("keys", *words, "--json").json
+        return shown["control"], shown["concise"], shown["auto_stop"]
+
+    assert arms("create", "--name", "plain") == (0, 0, True)
+    assert arms("create", "--name", "app", "--control", "10", "--concise", "5") == (10, 5, True)
+    assert arms("update", "app", "--no-auto-stop") == (10, 5, False)
+    assert arms("update", "app", "--rpm", "5") == (10, 5, False)
+    assert arms("rotate", "app") == (10, 5, False)
+    assert arms("update", "app", "--control", "0", "--concise", "0", "--auto-stop") == (0, 0, True)
+
+
+def test_control_arms_take_half_of_the_conversations_at_most(cli: Cli) -> None:
+    assert cli("keys", "create", "--name", "app", "--control", "51").code == 2
+    assert cli("keys", "create", "--name", "app", "--concise", "-1").code == 2
+    refused = cli("keys", "create", "--name", "app", "--control", "30", "--concise", "21")
+    assert (refused.code, "30 + 21 percent" in refused.err) == (1, True)
+    assert cli("keys", "create", "--name", "app", "--control", "30", "--concise", "20").code == 0
+    assert cli("keys", "update", "app", "--control", "31").code == 1
+
+
 def test_rotation_makes_a_twin_and_the_old_key_ends_after_the_overlap(cli: Cli) -> None:
     old = cli("keys", "create", "--name", "app", "--rpm", "9", "--intensity", "lite", "--json").json
     new = cli("keys", "rotate", "app", "--overlap", "0", "--json").json

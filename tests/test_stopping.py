@@ -7,6 +7,7 @@ import aiohttp
 import msgspec
 import pytest
 from conftest import Served, add_key, usage_rows
+from fake_upstream import FakeUpstream, completion, json_reply
 from store_cases import NOW, add_account, key, reservation, settlement
 
 from mintoken.clock import utc_ms
@@ -96,7 +97,12 @@ async def test_without_a_control_arm_or_after_its_end_nothing_stays_stopped(stor
     assert await reviewed(store) == frozenset()
 
 
-async def test_a_server_stops_it_and_tries_again_in_some_conversations(served: Served) -> None:
+async def test_a_server_stops_it_and_tries_again_in_some_conversations(
+    served: Served, upstream: FakeUpstream
+) -> None:
+    # As long as the answers before, or those that come until it stops would make it pay again.
+    usage = {"prompt_tokens": 100, "completion_tokens": 300}
+    upstream.default = [json_reply(completion(usage=usage))]
     served.key = await add_key(served.data_dir, control=10)
     store = await open_sqlite(served.data_dir, clock_ms=utc_ms)
     owner = (await store.directory()).keys[-1]

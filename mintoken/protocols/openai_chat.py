@@ -9,6 +9,7 @@ import msgspec
 from mintoken import splice
 from mintoken.chat_answer import ChatMeter
 from mintoken.chat_asked import read_asked
+from mintoken.chat_opening import read_opening
 from mintoken.chat_prompt import read_prompt
 from mintoken.errors import MintokenError
 from mintoken.exchange import Turn
@@ -83,6 +84,7 @@ class OpenAIChat:
             inject_at=_inject_at(request, source) if isinstance(request, _Request) else None,
             prompt=partial(read_prompt, source),
             asked=partial(read_asked, source, cap=cap),
+            opening=partial(read_opening, source),
             usage_question=_USAGE_QUESTION if asks else b"",
         )
 

@@ -34,9 +34,9 @@ def _assignment(app: web.Application, key: Key, turn: Turn) -> Assignment:
     if turn.inject_at is None or not (key.control or key.concise):
         return NO_EXPERIMENT
     assignment = assign(
-        app[SECRET], key.id, turn.asked().opening, control=key.control, concise=key.concise
+        app[SECRET], key.experiment, turn.opening(), control=key.control, concise=key.concise
     )
-    stopped = key.auto_stop and app[ACCOUNTS].is_stopped(key.id, label(turn.model))
+    stopped = key.auto_stop and app[ACCOUNTS].is_stopped(key.experiment, label(turn.model))
     if stopped and assignment.arm is Arm.PRODUCT and not assignment.retries:
         return replace(assignment, arm=Arm.STOPPED)
     return assignment

@@ -40,7 +40,7 @@ class Store(Protocol):
         """Delete the rule of this id, if it is there."""
 
     async def stop(self, pairs: Collection[tuple[str, str]]) -> None:
-        """Stop the product for these pairs of a key's id and a model, and for no others."""
+        """Stop the product for these pairs of a `Key.experiment` and a model, and for no others."""
 
     async def commit(self, batch: Batch) -> Mapping[str, Admission]:
         """Apply the batch in one durable transaction, all or nothing.
@@ -71,8 +71,11 @@ class Store(Protocol):
     ) -> list[ArmSample]:
         """What the arms of experiments add up to, of requests since then (UTC milliseconds).
 
-        Of rows that ended with status 200 as `ok` or `client_closed`. A conversation on two models
-        counts on each. What was purged is gone from here too.
+        Of rows that ended with status 200 as `ok` or `client_closed`; what was stopped is in no
+        comparison. A conversation on two models counts on each. Keys that rotation replaced count
+        as one: a sample's `key_id` is their `Key.experiment`, and each of them can be asked for.
+        Bucket 0 is an opening below 256 bytes; each further one takes four times as much, up to
+        bucket 6 from 256 KiB on. What was purged is gone from here too.
         """
 
     async def purge(self, *, before: str, limit: int) -> int:

@@ -94,23 +94,24 @@ KEY_ROW = attrgetter(
     "control",
     "concise",
     "auto_stop",
+    "origin",
     "created_at",
     "expires_at",
     "revoked_at",
 )
 SAVE_KEY = """
 INSERT INTO keys (id, account_id, name, prefix, hash, intensity, smart, rpm, concurrency,
-    control, concise, auto_stop, created_at, expires_at, revoked_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    control, concise, auto_stop, origin, created_at, expires_at, revoked_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id, name = excluded.name,
     prefix = excluded.prefix, hash = excluded.hash, intensity = excluded.intensity,
     smart = excluded.smart, rpm = excluded.rpm, concurrency = excluded.concurrency,
     control = excluded.control, concise = excluded.concise, auto_stop = excluded.auto_stop,
-    created_at = excluded.created_at, expires_at = excluded.expires_at,
+    origin = excluded.origin, created_at = excluded.created_at, expires_at = excluded.expires_at,
     revoked_at = excluded.revoked_at"""
 ALL_KEYS = """
 SELECT id, account_id, name, prefix, hash, intensity, smart, rpm, concurrency, control, concise,
-    auto_stop, created_at, expires_at, revoked_at
+    auto_stop, origin, created_at, expires_at, revoked_at
 FROM keys ORDER BY created_at, id"""
 
 RULE_ROW = attrgetter("id", "account_id", "action.value", "pattern", "priority", "created_at")
@@ -200,9 +201,10 @@ def key(row: sqlite3.Row) -> Key:
         control=row[9],
         concise=row[10],
         auto_stop=bool(row[11]),
-        created_at=row[12],
-        expires_at=row[13],
-        revoked_at=row[14],
+        origin=row[12],
+        created_at=row[13],
+        expires_at=row[14],
+        revoked_at=row[15],
     )
 
 
