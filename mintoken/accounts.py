@@ -1,7 +1,7 @@
-"""Accounts and keys in memory, refreshed from the store."""
+"""Accounts, keys and rules in memory, refreshed from the store."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import structlog
@@ -59,7 +59,7 @@ class Accounts:
         if directory is None:
             return
         if directory.rules != self._directory.rules:
-            self._rules = await asyncio.to_thread(_compiled, directory.rules)
+            self._rules = await asyncio.to_thread(_compiled, directory.rules, self._rules)
         accounts = {account.id: account for account in directory.accounts}
         self._owners = {key.hash: Owner(key, accounts[key.account_id]) for key in directory.keys}
         self._directory = directory
@@ -74,12 +74,19 @@ class Accounts:
                 structlog.get_logger().warning("accounts_stale", error=str(error))
 
 
-def _compiled(rules: Iterable[Rule]) -> dict[str, CompiledRules]:
+def _compiled(
+    rules: Iterable[Rule], before: Mapping[str, CompiledRules]
+) -> dict[str, CompiledRules]:
+    """The rules by account; those that did not change are as they were."""
     by_account: dict[str, list[Rule]] = {}
     for rule in rules:
         by_account.setdefault(rule.account_id, []).append(rule)
-    compiled = {account: compile_rules(those) for account, those in by_account.items()}
-    for one in compiled.values():
-        for unusable in one.unusable:
-            structlog.get_logger().warning("rule_unusable", rule=unusable.rule.id, why=unusable.why)
+    compiled = {}
+    for account, those in by_account.items():
+        one = before.get(account)
+        if one is None or one.source != tuple(those):
+            one = compile_rules(those)
+            for rule, why in one.unusable:
+                structlog.get_logger().warning("rule_unusable", rule=rule.id, why=why)
+        compiled[account] = one
     return compiled

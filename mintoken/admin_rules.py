@@ -3,7 +3,14 @@
 import secrets
 from dataclasses import dataclass
 
-from mintoken.admin import RefusedError, everything, find_account, find_key, utc_text
+from mintoken.admin import (
+    FIRST_ACCOUNT,
+    RefusedError,
+    everything,
+    find_account,
+    find_key,
+    utc_text,
+)
 from mintoken.chat_asked import clipped
 from mintoken.detect import load_detector
 from mintoken.exchange import Asked
@@ -50,7 +57,7 @@ async def add_rule(
     except PatternError as error:
         raise RefusedError(str(error)) from error
     rule = Rule(
-        id=f"r_{secrets.token_hex(4)}",
+        id=_free_id(directory),
         account_id=account.id,
         action=action,
         pattern=pattern,
@@ -59,6 +66,14 @@ async def add_rule(
     )
     await store.save(rule)
     return rule
+
+
+def _free_id(directory: Directory) -> str:
+    """Short, because it stands in a header of every answer that the rule decides."""
+    taken = {rule.id for rule in directory.rules}
+    while (id_ := f"r_{secrets.token_hex(3)}") in taken:
+        pass
+    return id_
 
 
 async def remove_rule(store: Store, rule_id: str) -> Rule:
@@ -70,10 +85,15 @@ async def remove_rule(store: Store, rule_id: str) -> Rule:
     raise RefusedError(f"There is no rule {rule_id!r}. See 'mintoken rules list'.")
 
 
-def try_text(directory: Directory, text: str, *, account_ref: str, key_ref: str | None) -> Tried:
-    """What the text would get as the only message of a request. Raises RefusedError."""
-    account = find_account(directory, account_ref)
-    key = find_key(directory, key_ref) if key_ref is not None else None
+def try_text(
+    directory: Directory, text: str, *, account_ref: str | None, key_ref: str | None
+) -> Tried:
+    """What the text would get as the only message of a request, outside of experiments.
+
+    Without an account it is the key's, without both the first. Raises RefusedError.
+    """
+    key = None if key_ref is None else find_key(directory, key_ref)
+    account = find_account(directory, account_ref or (key.account_id if key else FIRST_ACCOUNT))
     if key is not None and key.account_id != account.id:
         raise RefusedError(f"Key {key_ref!r} is of another account than {account.name!r}.")
     rules = compile_rules(rule for rule in directory.rules if rule.account_id == account.id)

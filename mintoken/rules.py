@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import re2
 
+from mintoken.chat_asked import EDGE_CHARACTERS, clipped
 from mintoken.models import Decision, Intensity, Rule, RuleAction
 
 MAX_RULES = 100
@@ -16,14 +17,12 @@ MAX_PRIORITY = 1000
 MAX_STEPS, MAX_STEPS_TOGETHER = 2000, 5000
 """Instructions that one pattern may be compiled to, and all of one account together. A character
 of a pattern is about one, `\\pL` is 1,200."""
-HALF_BYTES = 16 * 1024
-"""Of a text longer than twice this, its first and its last bytes in UTF-8 are looked at."""
+MOST_BYTES = 4 * len(clipped("x" * 3 * EDGE_CHARACTERS))
+"""Of a text in UTF-8 that are looked at: the ends that detection looks at too."""
 QUICK_WORK = 100_000
 """Instructions times bytes that are done within 2 ms even where every byte needs a new state of
 the automaton: 20 ns each."""
 
-# Not UTF-8, so that nothing matches across what was cut out; a line ends before and begins after.
-_CUT = b"\n\xff\n"
 # What an automaton keeps; it starts over when this is full. The largest needs an eighth of it.
 _MAX_MEMORY_BYTES = 4 * 1024 * 1024
 
@@ -43,23 +42,16 @@ class PatternError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Unusable:
-    """A stored rule whose pattern cannot be used here, and why."""
-
-    rule: Rule
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class CompiledRules:
     """The rules of one account; `compile_rules` makes one. Safe to use from several threads.
 
-    `ranked` has those that can match, the one that wins first. `steps` is the size of the program
-    that they became.
+    `ranked` has those of `source` that can match, the one that wins first; `unusable` those that
+    cannot be used here, and why. `steps` is the size of the program that they became.
     """
 
+    source: tuple[Rule, ...]
     ranked: tuple[Rule, ...]
-    unusable: tuple[Unusable, ...]
+    unusable: tuple[tuple[Rule, str], ...]
     steps: int
     _automaton: re2.Set = field(repr=False)
 
@@ -77,7 +69,7 @@ class CompiledRules:
 
     def is_quick(self, size: int) -> bool:
         """May `decide` run on the event loop, whatever a text of so many bytes is?"""
-        return self.steps * min(size, 2 * HALF_BYTES) <= QUICK_WORK
+        return self.steps * min(size, MOST_BYTES) <= QUICK_WORK
 
 
 def compile_rules(rules: Iterable[Rule]) -> CompiledRules:
@@ -86,20 +78,21 @@ def compile_rules(rules: Iterable[Rule]) -> CompiledRules:
     A rule that cannot be used (another version accepted it) fails towards not compressing: one of
     level `none` then matches every text, any other none.
     """
+    source = tuple(rules)
     patterns, unusable, steps = dict[Rule, str](), [], 0
-    for rule in sorted(rules, key=_rank):
+    for rule in sorted(source, key=_rank):
         try:
             steps += measure(rule.pattern, room=MAX_STEPS_TOGETHER - steps)
             patterns[rule] = rule.pattern
         except PatternError as error:
-            unusable.append(Unusable(rule, str(error)))
+            unusable.append((rule, str(error)))
             if rule.action.intensity is Intensity.NONE:
                 patterns[rule] = _MATCHES_ALL
     automaton = re2.Set.SearchSet(_options())
     for pattern in patterns.values():
         automaton.Add(pattern)
     automaton.Compile()
-    return CompiledRules(tuple(patterns), tuple(unusable), steps, automaton)
+    return CompiledRules(source, tuple(patterns), tuple(unusable), steps, automaton)
 
 
 def measure(pattern: str, *, room: int = MAX_STEPS_TOGETHER) -> int:
@@ -136,15 +129,8 @@ def _rank(rule: Rule) -> tuple[int, bool, int, str]:
 
 
 def _looked_at(text: str) -> bytes:
-    """The text's UTF-8, without its middle if it is long."""
-    if len(text) <= 2 * HALF_BYTES:
-        data = text.encode(errors="replace")
-        if len(data) <= 2 * HALF_BYTES:
-            return data
-    first, last = (
-        part.encode(errors="replace") for part in (text[:HALF_BYTES], text[-HALF_BYTES:])
-    )
-    return first[:HALF_BYTES] + _CUT + last[-HALF_BYTES:]
+    """The text's UTF-8, without its middle if it is long; a request's came without it already."""
+    return clipped(text).encode(errors="replace")
 
 
 def _options() -> re2.Options:

@@ -29,7 +29,7 @@ FLOORS = {
 }  # fmt: skip
 # The few steps sideways, each onto something that knows nothing of who steps on it.
 SIDEWAYS = {
-    ("exchange", "models"), ("admin_rules", "admin"),
+    ("exchange", "models"), ("admin_rules", "admin"), ("rules", "chat_asked"),
     ("server", "app"), ("server", "connection"), ("worker", "server"), ("parent", "worker"),
     ("parent", "server"), ("demo", "server"), ("demo", "stand_in"),
     ("checks", "connection"),

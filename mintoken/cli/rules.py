@@ -21,7 +21,7 @@ COLUMNS = {
     "created_at": "Created",
 }
 
-AccountName = Annotated[str, typer.Option(metavar="NAME", help="Whose rules; a name or an id.")]
+Whose = typer.Option("--account", metavar="NAME", help="Whose rules; a name or an id.")
 
 rules = typer.Typer(no_args_is_help=True)
 
@@ -37,7 +37,7 @@ def add(
     pattern: Annotated[
         str, typer.Option(metavar="REGEX", help="RE2 syntax; '(?i)' first ignores case.")
     ],
-    account: AccountName = admin.FIRST_ACCOUNT,
+    account: Annotated[str, Whose] = admin.FIRST_ACCOUNT,
     priority: Annotated[
         int, typer.Option(min=-MAX_PRIORITY, max=MAX_PRIORITY, help="The higher one wins.")
     ] = 0,
@@ -60,9 +60,7 @@ def add(
 
 @rules.command("list")
 def list_(
-    account: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only of this account.")
-    ] = None,
+    account: Annotated[str | None, Whose] = None,
     config: ConfigPath = None,
     *,
     as_json: AsJson = False,
@@ -81,7 +79,7 @@ def list_(
 @rules.command("test")
 def try_(
     text: Annotated[str, typer.Argument(help="A user message; '-' reads standard input.")],
-    account: AccountName = admin.FIRST_ACCOUNT,
+    account: Annotated[str | None, Whose] = None,
     key: Annotated[
         str | None, typer.Option(metavar="ID", help="As this key, by name or id, would send it.")
     ] = None,

@@ -64,4 +64,4 @@ def is_quick(app: web.Application, ctx: RequestContext) -> bool:
     """Do the account's rules take no time worth a thread, whatever this request says?"""
     assert ctx.owner is not None, "the route's access is KEY"
     rules = app[ACCOUNTS].rules(ctx.owner.account.id)
-    return rules is None or rules.is_quick(ctx.buffered_bytes)
+    return rules is None or ctx.asked is not None or rules.is_quick(ctx.buffered_bytes)
