@@ -1,6 +1,7 @@
 """Accounts, keys and rules in memory, refreshed from the store."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ class Accounts:
         self._directory = Directory(-1, (), ())
         self._owners: dict[bytes, Owner] = {}
         self._rules: dict[str, CompiledRules] = {}
+        self._turns = defaultdict[str, asyncio.Lock](asyncio.Lock)
 
     @property
     def store(self) -> Store:
@@ -44,6 +46,10 @@ class Accounts:
     def rules(self, account_id: str) -> CompiledRules | None:
         """An account's custom rules; None without any."""
         return self._rules.get(account_id)
+
+    def turn(self, account_id: str) -> asyncio.Lock:
+        """Held while slow rules of this account run, so that they run one request at a time."""
+        return self._turns[account_id]
 
     def is_stopped(self, experiment: str, model: str) -> bool:
         """Whether the product does not pay on this model of a `Key.experiment`."""

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from mintoken.clock import month_of, seconds_to_next_month
 from mintoken.context import (
+    ACCOUNTS,
     CONFIG,
     CONTEXT,
     LEDGER,
@@ -41,16 +42,25 @@ async def chat(request: web.Request) -> web.StreamResponse:
     """`POST /v1/chat/completions` (design §3, steps 5 to 9)."""
     ctx, app = request[CONTEXT], request.app
     pieces = await read_json(request)
-    if ctx.buffered_bytes <= PREPARE_INLINE and is_quick(app, ctx):
-        turn, sent = _prepare(app, ctx, pieces)
-    else:
-        turn, sent = await asyncio.to_thread(_prepare, app, ctx, pieces)
+    turn, sent = await _prepared(app, ctx, pieces)
     ctx.month = await _reserve(app, ctx, turn)
     with closing(await _ask_with_usage(request, turn, sent)) as answer:
         ctx.status = answer.status
         ctx.first_byte_ms = ctx.elapsed_ms()
         ctx.upstream_request_id = answer.request_id
         return await relay(request, turn, answer)
+
+
+async def _prepared(
+    app: web.Application, ctx: RequestContext, pieces: list[bytes]
+) -> tuple[Turn, bytes]:
+    """Prepared on the event loop if that is quick; slow rules keep one thread busy, not all."""
+    if not is_quick(app, ctx):
+        async with app[ACCOUNTS].turn(_key(ctx).account_id):
+            return await asyncio.to_thread(_prepare, app, ctx, pieces)
+    if ctx.buffered_bytes <= PREPARE_INLINE:
+        return _prepare(app, ctx, pieces)
+    return await asyncio.to_thread(_prepare, app, ctx, pieces)
 
 
 def _prepare(app: web.Application, ctx: RequestContext, pieces: list[bytes]) -> tuple[Turn, bytes]:
