@@ -2,10 +2,12 @@
 
 import asyncio
 import random
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
-from conftest import Proxy, add_key
+from conftest import Proxy, add_key, eventually
 from store_cases import rule
 
 from mintoken.chat_asked import EDGE_CHARACTERS
@@ -20,14 +22,37 @@ SLOW_TEXT = "".join(random.Random(1).choices("ab", k=2 * EDGE_CHARACTERS))
 THREADS, REQUESTS = 2, 6
 
 
+class Threads(ThreadPoolExecutor):
+    """Threads that count how many of them are wanted now, and were at most."""
+
+    now = most = 0
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **more: Any) -> Future[Any]:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        future = super().submit(work, *args, **more)
+        future.add_done_callback(self._end)
+        return future
+
+    def _end(self, _: Future[Any]) -> None:
+        self.now -= 1
+
+
 def said(text: str) -> dict[str, object]:
     return {"model": "gpt-4o", "messages": [{"role": "user", "content": text}]}
 
 
 @pytest.fixture
-async def bearer_of_other(proxy: Proxy) -> str:
+async def threads(proxy: Proxy) -> Threads:
+    """The only threads that the proxy has."""
+    threads = Threads(THREADS)
+    asyncio.get_running_loop().set_default_executor(threads)
+    return threads
+
+
+@pytest.fixture
+async def bearer_of_other(proxy: Proxy, threads: Threads) -> str:
     """Gives the proxy's account a slow rule, and makes a key of an account without any."""
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     store = await open_sqlite(proxy.data_dir, clock_ms=utc_ms)
     try:
         directory = await store.directory()
@@ -49,10 +74,11 @@ async def test_slow_rules_leave_threads_to_other_accounts(
 ) -> None:
     slow = [asyncio.create_task(proxy.post(said(SLOW_TEXT))) for _ in range(REQUESTS)]
     await asyncio.wait(slow, return_when=asyncio.FIRST_COMPLETED)
-    large = await proxy.post(said("y " * PREPARE_INLINE), Authorization=bearer_of_other)
-    assert large.headers["X-Mintoken-Reason"] == "key"
+    for text in ("y " * PREPARE_INLINE, "ready"):  # the second would match, but is not theirs
+        answer = await proxy.post(said(text), Authorization=bearer_of_other)
+        assert answer.headers["X-Mintoken-Reason"] == "key"
     assert sum(task.done() for task in slow) < REQUESTS // 2
-    reasons = [answer.headers["X-Mintoken-Reason"] for answer in await asyncio.gather(*slow)]
+    reasons = [one.headers["X-Mintoken-Reason"] for one in await asyncio.gather(*slow)]
     assert reasons == ["key"] * REQUESTS
 
 
@@ -64,3 +90,16 @@ async def test_who_names_a_level_does_not_wait_for_rules(proxy: Proxy) -> None:
     assert named.headers["X-Mintoken-Reason"] == "header"
     assert sum(task.done() for task in slow) < REQUESTS // 2
     await asyncio.gather(*slow)
+
+
+@pytest.mark.usefixtures("bearer_of_other")
+async def test_who_gives_up_and_asks_again_gets_no_second_thread(
+    proxy: Proxy, threads: Threads
+) -> None:
+    await eventually(lambda: threads.now == 0)
+    threads.most = 0
+    given_up = asyncio.create_task(proxy.post(said(SLOW_TEXT)))
+    await eventually(lambda: threads.now == 1)
+    given_up.cancel()
+    assert (await proxy.post(said(SLOW_TEXT))).headers["X-Mintoken-Reason"] == "key"
+    assert threads.most == 1

@@ -56,8 +56,12 @@ async def _prepared(
 ) -> tuple[Turn, bytes]:
     """Prepared on the event loop if that is quick; slow rules keep one thread busy, not all."""
     if not is_quick(app, ctx):
-        async with app[ACCOUNTS].turn(_key(ctx).account_id):
-            return await asyncio.to_thread(_prepare, app, ctx, pieces)
+        turn = app[ACCOUNTS].turn(_key(ctx).account_id)
+        await turn.acquire()
+        working = asyncio.get_running_loop().run_in_executor(None, _prepare, app, ctx, pieces)
+        # The thread goes on when the caller has gone, and the account's turn lasts as long.
+        working.add_done_callback(lambda _: turn.release())
+        return await asyncio.shield(working)
     if ctx.buffered_bytes <= PREPARE_INLINE:
         return _prepare(app, ctx, pieces)
     return await asyncio.to_thread(_prepare, app, ctx, pieces)
