@@ -85,6 +85,17 @@ def test_a_rule_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.usefixtures("folder")
+def test_priorities_and_lengths_have_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    for most in ("1000", "-1000"):
+        document(capsys, *ADD, "level:full", "--pattern", "a" * 500, "--priority", most)
+    for more in ("1001", "-1001"):
+        assert printed(capsys, *ADD, "level:full", "--pattern", "a", "--priority", more, code=2)
+    for pattern, says in (("a" * 501, "has 501"), ("", "has 0")):
+        assert says in printed(capsys, *ADD, "level:full", "--pattern", pattern, code=1)
+    assert len(document(capsys, "rules", "list")) == 2
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_text_is_tried_with_the_rules_of_the_account_of_its_key(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
