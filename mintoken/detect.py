@@ -37,10 +37,13 @@ Predicate = Callable[[Asked], bool]
 
 def _repeats_a_question(asked: Asked) -> bool:
     """The last user message has the words of one before it, apart from "please" and the like."""
+    before = asked.turns[-1 - REPEAT_TURNS : -1]
+    if not before:
+        return False
     last = _words(asked.turns[-1])
     if len(last) < REPEAT_WORDS or last <= _FILLERS:
         return False
-    return any(_words(turn) ^ last <= _FILLERS for turn in asked.turns[-1 - REPEAT_TURNS : -1])
+    return any(_words(turn) ^ last <= _FILLERS for turn in before)
 
 
 @lru_cache(maxsize=64)  # of one conversation
@@ -103,8 +106,10 @@ class Detector:
 
     def of_conversation(self, asked: Asked) -> Decision | None:
         """What suits the first user message, or the first later one for which that is NONE."""
+        if len(asked.turns) < 2:
+            return self.of_texts(asked)
         first = self.of_texts(replace(asked, turns=asked.turns[:1]))
-        if is_none(first) or len(asked.turns) < 2:
+        if is_none(first):
             return first
         # Rarely is there anything to find, and in all of them at once that is soon known.
         suspicious = any(
