@@ -2,7 +2,7 @@
 
 import base64
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -17,14 +17,15 @@ CHUNKS_PER_S = 20
 STAMP = "fp_" + "0" * 19
 """Where a chunk says when it was sent, in nanoseconds of the machine's monotonic clock."""
 
-_WORDS = "the lock is held by one thread at a time and the others wait until it is free ".split()
+WORDS = "the lock is held by one thread at a time and the others wait until it is free ".split()
+CHINESE = ["锁在同一时间", "只由一个线程持有，", "其他线程等待", "直到它空闲。"]
 
 
 def _text(size: int) -> str:
     dice = random.Random(7)
     text = ""
     while len(text) < size:
-        text += dice.choice(_WORDS) + " "
+        text += dice.choice(WORDS) + " "
     return text[:size]
 
 
@@ -38,6 +39,13 @@ def _ask(model: str, content: object, **options: object) -> bytes:
 def small() -> bytes:
     """1 KB."""
     return _ask("gpt-4o", _text(950))
+
+
+def prompt(begin: str, words: Sequence[str], size: int) -> bytes:
+    """A question of so many bytes of UTF-8, what is around it left out of the count."""
+    chosen = random.Random(begin).choices(words, k=size)
+    text = (begin + " ".join(chosen)).encode()[:size]
+    return _ask("gpt-4o", text.decode(errors="ignore"))
 
 
 def vision() -> bytes:

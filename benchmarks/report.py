@@ -18,7 +18,7 @@ from benchmarks.scenarios import Effort, Scenario
 from benchmarks.targets import NAMES
 
 HEADINGS = ("", *NAMES, "mintoken against bare", "bar", "met")
-PACKAGES = ("aiohttp", "aiosqlite", "msgspec", "orjson", "tiktoken", "uvloop")
+PACKAGES = ("aiohttp", "aiosqlite", "google-re2", "msgspec", "orjson", "tiktoken", "uvloop")
 
 Found = Mapping[str, Rounds]
 """What was found, by scenario."""

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import bodies
+from benchmarks import bodies, detection
 from benchmarks.figures import Figure, Rounds, at_most, more, times
 from benchmarks.load import Figures, Load, accounted, streams, wrk
 from benchmarks.targets import (
@@ -159,6 +159,10 @@ def _another_worker(folder: Path, upstream: Target) -> Figures:
     return {"worker_mb": pss_mb[1] - pss_mb[0]} if pss_mb else {}
 
 
+def detecting(effort: Effort, _: Path, told: Told) -> Rounds:
+    return detection.measure(effort.rounds, told)
+
+
 ANSWER_BYTES = len(bodies.answer())
 SMALL_32 = Load(bodies.small(), connections=32, answer_bytes=ANSWER_BYTES)
 
@@ -233,5 +237,11 @@ ALL = (
             Figure("worker_mb", "one more worker PSS MB", at_most(60, "MB")),
         ),
         start_up,
+    ),
+    Scenario(
+        "detection",
+        "smart detection of a new conversation, in the process that measures",
+        detection.FIGURES,
+        detecting,
     ),
 )

@@ -39,10 +39,13 @@ Predicate = Callable[[Asked], bool]
 
 def _repeats_a_question(asked: Asked) -> bool:
     """The last user message has the words of one before it, apart from "please" and the like."""
+    before = asked.turns[-1 - REPEAT_TURNS : -1]
+    if not before:
+        return False
     last = _words(asked.turns[-1])
     if len(last) < REPEAT_WORDS or last <= _FILLERS:
         return False
-    return any(_words(turn) ^ last <= _FILLERS for turn in asked.turns[-1 - REPEAT_TURNS : -1])
+    return any(_words(turn) ^ last <= _FILLERS for turn in before)
 
 
 @lru_cache(maxsize=64)  # of one conversation

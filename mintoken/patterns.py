@@ -30,6 +30,7 @@ _SYNTAX = {
     "'": "['’]",
 } | {f"…{most} ": rf"([^\s.!?]+\s+){{0,{most}}}" for most in range(1, 6)}
 _GAP = re.compile(r" … |…\d |…")
+_CUT = re.compile(r"(\\.|\[[^\]]*\]|[()|])")
 _MARK = re.compile(rf"{_GAP.pattern}| \?| |\\b|~|'|\[[^\]]*\]")
 
 
@@ -65,6 +66,7 @@ class Vocabulary:
         """By their last piece, which is more often the rarer one."""
         every: set[str] = set()
         for number, patterns in signals.items():
+            patterns = tuple(one for pattern in patterns for one in _alternatives(pattern))
             whole = [pattern for pattern in patterns if not _GAP.search(pattern)]
             self._whole |= dict.fromkeys(_unions(whole), number)
             for pattern in patterns:
@@ -112,6 +114,20 @@ def _options() -> re2.Options:
     options.never_capture = True
     options.log_errors = False
     return options
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """A pattern with gaps cut at each `|` outside brackets: of `a|b…c`, `a` needs no gap."""
+    if not _GAP.search(pattern):
+        return [pattern]
+    found, depth = [""], 0
+    for part in _CUT.split(pattern):
+        depth += (part == "(") - (part == ")")
+        if part == "|" and not depth:
+            found.append("")
+        else:
+            found[-1] += part
+    return found
 
 
 def _unions(patterns: list[str]) -> list[str]:

@@ -11,7 +11,7 @@ _BOM = b"\xef\xbb\xbf"
 _CR, _LF = b"\r\n"  # as ints: looking for bytes in bytes is five times slower
 _EVENT_END = re.compile(rb"(?>\r\n?|\n)(?>\r\n?|\n)")
 _BLANK_LINES = (b"\n\n", b"\n\r", b"\r\r")  # as each of them ends, whatever line end it had before
-_BETWEEN = re.compile(rb"(?:[\r\n]|:[^\r\n]*+[\r\n])*+")  # blank lines and comments
+_BETWEEN = re.compile(rb"(?:[\r\n]|:[^\r\n]*[\r\n])*")  # blank lines and comments
 _LINE_END = re.compile(rb"[\r\n]")
 
 

@@ -35,6 +35,11 @@ def fits(pattern, text):
         ("drop …2 table", "drop the old table"),
         ("a ?b", "ab"),
         ("a ?b", "a b"),
+        ("one|two … three|four", "one"),
+        ("one|two … three|four", "two and three"),
+        ("one|two … three|four", "four"),
+        ("老板|房东…(可以|能)|工资", "工资"),
+        (r"[|]|\||(one|two) … (three|four)", "two and three"),
     ],
 )
 def test_a_pattern_fits(pattern, text):
@@ -55,6 +60,9 @@ def test_a_pattern_fits(pattern, text):
         ("one … two", "two before one"),
         ("drop …2 table", "drop all of the table"),
         ("stem", ""),
+        ("one|two … three|four", "two"),
+        ("one|two … three|four", "three"),
+        ("(one|two) … (three|four)", "one"),
     ],
 )
 def test_a_pattern_does_not_fit(pattern, text):

@@ -49,7 +49,8 @@ async def test_the_examples_get_an_answer(
     if "stream=True" in command[2]:
         words = [delta(word) for word in ("Hello ", "there.")]
         upstream.play(stream_head(), *words, delta(finish="stop"), DONE, END)
-    proxy = await start_proxy()
+    smart = "X-Mintoken-Reason" in command[2]
+    proxy = await start_proxy(key={"smart": smart})
     command[2] = command[2].replace("http://127.0.0.1:8787", proxy.url)
     environ = {"MINTOKEN_KEY": proxy.key, "OPENAI_API_KEY": PROVIDER_CANARY}
     pipe = asyncio.subprocess.PIPE
@@ -61,7 +62,8 @@ async def test_the_examples_get_an_answer(
     assert b"Hello there." in out
     [row] = await proxy.settled()
     assert row["outcome"] == "ok"
-    assert row["intensity"] == ("ultra" if "ultra" in command[2] else "full")
+    assert row["intensity"] == ("none" if smart else "ultra" if "ultra" in command[2] else "full")
+    assert (b"none detect:translate\n" in out) == smart
 
 
 def test_the_commands_run_in_their_order(

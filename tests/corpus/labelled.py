@@ -14,7 +14,7 @@ from mintoken.detect import load_detector
 from mintoken.protocols.openai_chat import OpenAIChat
 
 LEVELS = ("none", "lite", "full", "ultra", "default")
-PARTS = ("tuning", "far", "near", "last", "held_out")
+PARTS = ("tuning", "far", "near", "last", "listed", "held_out")
 PLAIN_QUESTION = "What is a mutex?"
 
 
