@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from mintoken.chat_message import ABSENT, Message, first_byte, leading
 from mintoken.exchange import Asked
 
 EDGE_CHARACTERS = 4096
@@ -15,38 +16,30 @@ EDGE_TURNS = 64
 _GAP = "\n\n"
 # A character takes up to 12 bytes of JSON: two escapes of a surrogate pair.
 _EDGE_BYTES = 12 * EDGE_CHARACTERS
-_SYSTEM = ("system", "developer")
 _TOOL = ("tool", "function")
-_ABSENT = msgspec.Raw()
-
-
-class _Message(msgspec.Struct, gc=False):
-    role: str
-    content: msgspec.Raw = _ABSENT
 
 
 class _Part(msgspec.Struct, gc=False):
     type: str
-    text: msgspec.Raw = _ABSENT
+    text: msgspec.Raw = ABSENT
 
 
 class _Type(msgspec.Struct):
-    type: msgspec.Raw = _ABSENT
+    type: msgspec.Raw = ABSENT
 
 
 class _Request(msgspec.Struct):
-    messages: msgspec.Raw = _ABSENT
-    response_format: msgspec.Raw = _ABSENT
-    tool_choice: msgspec.Raw = _ABSENT
-    function_call: msgspec.Raw = _ABSENT
-    logprobs: msgspec.Raw = _ABSENT
-    prediction: msgspec.Raw = _ABSENT
-    modalities: msgspec.Raw = _ABSENT
-    audio: msgspec.Raw = _ABSENT
+    messages: list[Message]
+    response_format: msgspec.Raw = ABSENT
+    tool_choice: msgspec.Raw = ABSENT
+    function_call: msgspec.Raw = ABSENT
+    logprobs: msgspec.Raw = ABSENT
+    prediction: msgspec.Raw = ABSENT
+    modalities: msgspec.Raw = ABSENT
+    audio: msgspec.Raw = ABSENT
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
-_MESSAGES = msgspec.json.Decoder(list[_Message])
 _PARTS = msgspec.json.Decoder(list[_Part])
 _TYPE = msgspec.json.Decoder(_Type)
 _STRING = msgspec.json.Decoder(str)
@@ -56,11 +49,7 @@ def read_asked(body: bytes, *, cap: int | None) -> Asked:
     """Read a request body that `splice.decode` has accepted; what is odd in it asks nothing."""
     try:
         request = _REQUEST.decode(body)
-        messages = _MESSAGES.decode(request.messages)
-        lead = next(
-            (at for at, message in enumerate(messages) if message.role not in _SYSTEM),
-            len(messages),
-        )
+        messages, lead = request.messages, leading(request.messages)
         spoken = [message for message in messages[lead:] if message.role == "user"]
         if len(spoken) > 2 * EDGE_TURNS:
             spoken = spoken[:EDGE_TURNS] + spoken[-EDGE_TURNS:]
@@ -81,7 +70,7 @@ def read_asked(body: bytes, *, cap: int | None) -> Asked:
 
 def _texts(content: msgspec.Raw) -> Iterator[str]:
     """The texts of a string, or of the text parts of an array."""
-    match bytes(memoryview(content)[:1]):
+    match first_byte(content):
         case b'"':
             yield _text(content)
         case b"[":
@@ -90,7 +79,7 @@ def _texts(content: msgspec.Raw) -> Iterator[str]:
             except msgspec.ValidationError:
                 return
             for part in parts:
-                if part.type == "text" and bytes(memoryview(part.text)[:1]) == b'"':
+                if part.type == "text" and first_byte(part.text) == b'"':
                     yield _text(part.text)
 
 
@@ -127,13 +116,13 @@ def _decodable(pieces: Iterable[bytes]) -> Iterator[str]:
 
 
 def _is_object(raw: msgspec.Raw) -> bool:
-    return bytes(memoryview(raw)[:1]) == b"{"
+    return first_byte(raw) == b"{"
 
 
 def _type(raw: msgspec.Raw) -> str:
     """The `type` of an object; "" without one."""
-    kind = _TYPE.decode(raw).type if _is_object(raw) else _ABSENT
-    return _STRING.decode(kind) if bytes(memoryview(kind)[:1]) == b'"' else ""
+    kind = _TYPE.decode(raw).type if _is_object(raw) else ABSENT
+    return _STRING.decode(kind) if first_byte(kind) == b'"' else ""
 
 
 def _is_forced(choice: msgspec.Raw) -> bool:

@@ -4,29 +4,23 @@ from collections.abc import Iterator
 
 import msgspec
 
+from mintoken.chat_message import ABSENT, Message, first_byte, leading
 from mintoken.exchange import Opening
 
-_ABSENT = msgspec.Raw()
-_SYSTEM = ("system", "developer")
 _BETWEEN = memoryview(b"")
-
-
-class _Message(msgspec.Struct, gc=False):
-    role: str
-    content: msgspec.Raw = _ABSENT
 
 
 class _Part(msgspec.Struct, gc=False):
     """What a part shows. Its other fields may change from turn to turn, as cache breakpoints do."""
 
-    text: msgspec.Raw = _ABSENT
-    image_url: msgspec.Raw = _ABSENT
-    input_audio: msgspec.Raw = _ABSENT
-    file: msgspec.Raw = _ABSENT
+    text: msgspec.Raw = ABSENT
+    image_url: msgspec.Raw = ABSENT
+    input_audio: msgspec.Raw = ABSENT
+    file: msgspec.Raw = ABSENT
 
 
 class _Request(msgspec.Struct):
-    messages: list[_Message] = []
+    messages: list[Message] = []
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -43,9 +37,7 @@ def read_opening(body: bytes) -> Opening:
         messages = _REQUEST.decode(body).messages
     except (msgspec.DecodeError, RecursionError):
         return Opening()
-    lead = next(
-        (at for at, message in enumerate(messages) if message.role not in _SYSTEM), len(messages)
-    )
+    lead = leading(messages)
     first = next((one for one in messages[lead:] if one.role == "user"), None)
     pieces = [piece for message in messages[:lead] for piece in _pieces(message.content)]
     pieces.append((_BETWEEN, 0))
@@ -58,7 +50,7 @@ def read_opening(body: bytes) -> Opening:
 
 def _pieces(content: msgspec.Raw) -> Iterator[tuple[memoryview, int]]:
     """What a message says and shows, each with the bytes that it has of text."""
-    match bytes(memoryview(content)[:1]):
+    match first_byte(content):
         case b'"':
             yield _text(content)
         case b"[":
@@ -77,4 +69,4 @@ def _pieces(content: msgspec.Raw) -> Iterator[tuple[memoryview, int]]:
 
 def _text(raw: msgspec.Raw) -> tuple[memoryview, int]:
     piece = memoryview(raw)
-    return piece, piece.nbytes - 2 if bytes(piece[:1]) == b'"' else 0  # without its quotes
+    return piece, piece.nbytes - 2 if first_byte(raw) == b'"' else 0  # without its quotes

@@ -6,42 +6,40 @@ from collections.abc import Iterator
 
 import msgspec
 
+from mintoken.chat_message import ABSENT, Message, first_byte
 from mintoken.exchange import Image, Prompt
 
-_ABSENT = msgspec.Raw()
 _NOTHING = (b"", b"null", b"[]", b"{}")
 _HEADER_BYTES = 64 << 10  # base64 read of an image: its size stands before that
 _IMAGE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"GIF8", b"RIFF")
 
 
-class _Message(msgspec.Struct, gc=False):
-    role: str
-    content: msgspec.Raw = _ABSENT
-    name: msgspec.Raw = _ABSENT
-    tool_calls: msgspec.Raw = _ABSENT
-    function_call: msgspec.Raw = _ABSENT
+class _Message(Message, gc=False):
+    name: msgspec.Raw = ABSENT
+    tool_calls: msgspec.Raw = ABSENT
+    function_call: msgspec.Raw = ABSENT
 
 
 class _Part(msgspec.Struct, gc=False):
     type: str
-    text: msgspec.Raw = _ABSENT
-    image_url: msgspec.Raw = _ABSENT
+    text: msgspec.Raw = ABSENT
+    image_url: msgspec.Raw = ABSENT
 
 
 class _ImageURL(msgspec.Struct):
-    url: msgspec.Raw = _ABSENT
-    detail: msgspec.Raw = _ABSENT
+    url: msgspec.Raw = ABSENT
+    detail: msgspec.Raw = ABSENT
 
 
 class _Format(msgspec.Struct):
-    json_schema: msgspec.Raw = _ABSENT
+    json_schema: msgspec.Raw = ABSENT
 
 
 class _Request(msgspec.Struct):
-    messages: msgspec.Raw = _ABSENT
-    tools: msgspec.Raw = _ABSENT
-    functions: msgspec.Raw = _ABSENT
-    response_format: msgspec.Raw = _ABSENT
+    messages: msgspec.Raw = ABSENT
+    tools: msgspec.Raw = ABSENT
+    functions: msgspec.Raw = ABSENT
+    response_format: msgspec.Raw = ABSENT
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -91,12 +89,12 @@ def _pieces(request: _Request, messages: list[_Message] | None) -> Iterator[str 
             yield 0
     yield from _extra(request.tools)
     yield from _extra(request.functions)
-    if bytes(memoryview(request.response_format)[:1]) == b"{":
+    if first_byte(request.response_format) == b"{":
         yield from _extra(_FORMAT.decode(request.response_format).json_schema)
 
 
 def _content(raw: msgspec.Raw) -> Iterator[str | Image | int]:
-    match bytes(memoryview(raw)[:1]):
+    match first_byte(raw):
         case b'"':
             yield _STRING.decode(raw)
         case b"[":
@@ -124,7 +122,7 @@ def _part(part: _Part) -> str | Image | int:
 
 def _image(raw: msgspec.Raw) -> Image:
     image = _ImageURL(url=raw)
-    if bytes(memoryview(raw)[:1]) == b"{":
+    if first_byte(raw) == b"{":
         image = _IMAGE_URL.decode(raw)
     width, height = _size_in_pixels(image.url)
     return Image(width=width, height=height, low=bytes(image.detail) == b'"low"')
@@ -152,7 +150,7 @@ def _size_in_pixels(url: msgspec.Raw) -> tuple[int, int]:
 
 
 def _string(raw: msgspec.Raw) -> str | None:
-    return _STRING.decode(raw) if bytes(memoryview(raw)[:1]) == b'"' else None
+    return _STRING.decode(raw) if first_byte(raw) == b'"' else None
 
 
 def _extra(raw: msgspec.Raw) -> Iterator[int]:

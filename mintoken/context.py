@@ -15,7 +15,7 @@ from mintoken.conversations import Conversations
 from mintoken.errors import Code
 from mintoken.exchange import Spoken
 from mintoken.ledger import Ledger
-from mintoken.models import Admission, Decision, Outcome, Reservation, TokenUsage
+from mintoken.models import Admission, Decision, Key, Outcome, Reservation, TokenUsage
 from mintoken.prompts import NO_WORDING, Prompts, Wording
 from mintoken.protocols.base import Meter
 from mintoken.rates import RateLimiter
@@ -108,6 +108,12 @@ class RequestContext:
     bytes_out: int = 0
     upstream_request_id: str = ""
     _spoken: Spoken = NOTHING_SPOKEN
+
+    @property
+    def key(self) -> Key:
+        """The caller's, on a route whose access is KEY."""
+        assert self.owner is not None, "nobody has said who he is"
+        return self.owner.key
 
     def elapsed_ms(self) -> int:
         """Whole milliseconds since the request came."""

@@ -39,7 +39,7 @@ class _Set:
 
     def __init__(self, expressions: list[str]) -> None:
         self.expressions = expressions
-        self._set = re2.Set.SearchSet(_options())
+        self._set = re2.Set.SearchSet(re2_options(_MAX_MEMORY))
         for expression in (*expressions, _START):
             self._set.Add(expression)
         self._set.Compile()
@@ -73,7 +73,7 @@ class Vocabulary:
                 pieces = _GAP.split(pattern)
                 if len(pieces) > 1:
                     needed = frozenset(union for piece in pieces for union in _unions([piece]))
-                    search = re2.compile(*_unions([pattern]), _options()).search
+                    search = re2.compile(*_unions([pattern]), re2_options(_MAX_MEMORY)).search
                     last = _unions(pieces[-1:])[0]
                     self._gapped.setdefault(last, []).append((number, needed, search))
                     every |= needed
@@ -108,9 +108,10 @@ class Vocabulary:
         return frozenset(numbers)
 
 
-def _options() -> re2.Options:
+def re2_options(max_memory: int) -> re2.Options:
+    """To look whether a pattern is there, in UTF-8; `max_memory` bytes are for its automaton."""
     options = re2.Options()
-    options.max_mem = _MAX_MEMORY
+    options.max_mem = max_memory
     options.never_capture = True
     options.log_errors = False
     return options

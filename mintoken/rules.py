@@ -7,6 +7,7 @@ import re2
 
 from mintoken.chat_asked import EDGE_CHARACTERS, clipped
 from mintoken.models import Decision, Intensity, Rule, RuleAction
+from mintoken.patterns import re2_options
 
 MAX_RULES = 100
 """Of one account."""
@@ -88,7 +89,7 @@ def compile_rules(rules: Iterable[Rule]) -> CompiledRules:
             unusable.append((rule, str(error)))
             if rule.action.intensity is Intensity.NONE:
                 patterns[rule] = _MATCHES_ALL
-    automaton = re2.Set.SearchSet(_options())
+    automaton = re2.Set.SearchSet(re2_options(_MAX_MEMORY_BYTES))
     for pattern in patterns.values():
         automaton.Add(pattern)
     automaton.Compile()
@@ -108,7 +109,7 @@ def measure(pattern: str, *, room: int = MAX_STEPS_TOGETHER) -> int:
     wrong = _error(pattern)
     if wrong is not None:
         raise PatternError(_explained(pattern, wrong))
-    steps: int = re2.compile(pattern, _options()).programsize
+    steps: int = re2.compile(pattern, re2_options(_MAX_MEMORY_BYTES)).programsize
     if steps > MAX_STEPS:
         raise PatternError(
             f"The pattern is too large: it becomes {steps:,} steps, and {MAX_STEPS:,} are allowed. "
@@ -133,18 +134,10 @@ def _looked_at(text: str) -> bytes:
     return clipped(text).encode(errors="replace")
 
 
-def _options() -> re2.Options:
-    options = re2.Options()
-    options.max_mem = _MAX_MEMORY_BYTES
-    options.never_capture = True
-    options.log_errors = False
-    return options
-
-
 def _error(pattern: str) -> str | None:
     """What re2 says against the pattern; None if it is good."""
     try:
-        re2.compile(pattern, _options())
+        re2.compile(pattern, re2_options(_MAX_MEMORY_BYTES))
     except re2.error as error:
         [message] = error.args
         return message.decode(errors="replace") if isinstance(message, bytes) else str(message)

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import orjson
 
@@ -129,9 +130,14 @@ async def _read_request(reader: asyncio.StreamReader) -> Received | None:
     return Received(method, target, headers, await reader.readexactly(length))  # type: ignore[arg-type]
 
 
+Provider = TypeVar("Provider", bound=FakeUpstream)
+
+
 @asynccontextmanager
-async def fake_upstream(port: int = 0) -> AsyncIterator[FakeUpstream]:
-    upstream = FakeUpstream()
+async def fake_upstream(
+    port: int = 0, *, kind: type[Provider] = FakeUpstream
+) -> AsyncIterator[Provider]:
+    upstream = kind()
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", port)
     upstream.port = server.sockets[0].getsockname()[1]
     try:

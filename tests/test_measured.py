@@ -11,7 +11,7 @@ from random import Random
 import aiohttp
 import pytest
 from conftest import Served, eventually, usage_rows
-from fake_upstream import FakeUpstream, Received, completion, json_reply
+from fake_upstream import FakeUpstream, Received, completion, fake_upstream, json_reply
 
 from mintoken.cli import main
 
@@ -39,13 +39,8 @@ class Terse(FakeUpstream):
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[FakeUpstream]:
-    provider = Terse()
-    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
-    provider.port = server.sockets[0].getsockname()[1]
-    yield provider
-    server.close()
-    await provider.stop()
-    await server.wait_closed()
+    async with fake_upstream(kind=Terse) as provider:
+        yield provider
 
 
 async def mintoken(data_dir: Path, *arguments: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from conftest import PROVIDER_CANARY, Proxy, StartProxy, usage_rows
-from fake_upstream import FakeUpstream, Received, completion, json_reply
+from fake_upstream import FakeUpstream, Received, completion, fake_upstream, json_reply
 
 from mintoken.models import Intensity
 
@@ -81,13 +81,8 @@ def blocks(prompt: str) -> Iterator[bytes]:
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[Caching]:
-    provider = Caching()
-    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
-    provider.port = server.sockets[0].getsockname()[1]
-    yield provider
-    server.close()
-    await provider.stop()
-    await server.wait_closed()
+    async with fake_upstream(kind=Caching) as provider:
+        yield provider
 
 
 def message(role: str, text: str, content: str, *, last: bool = False) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import msgspec
 from mintoken import splice
 from mintoken.chat_answer import ChatMeter
 from mintoken.chat_asked import read_asked
+from mintoken.chat_message import ABSENT, SYSTEM_ROLES, Message, first_byte
 from mintoken.chat_opening import read_opening
 from mintoken.chat_prompt import read_prompt
 from mintoken.errors import MintokenError
@@ -17,28 +18,22 @@ from mintoken.protocols.base import Meter
 
 MAX_CAP = 1 << 40
 
-_ABSENT = msgspec.Raw()
 _BLANK_LINE = "\n\n"
 # Besides its text, the part we add takes this much, however a caller lays it out.
 _PART_ROOM = 512
 _USAGE_QUESTION = b'"stream_options":{"include_usage":true},'
 
 
-class _Message(msgspec.Struct, gc=False):
-    role: str
-    content: msgspec.Raw = _ABSENT
-
-
 class _Settings(msgspec.Struct, kw_only=True):
-    model: msgspec.Raw = _ABSENT
-    stream: msgspec.Raw = _ABSENT
-    stream_options: msgspec.Raw = _ABSENT
-    max_tokens: msgspec.Raw = _ABSENT
-    max_completion_tokens: msgspec.Raw = _ABSENT
+    model: msgspec.Raw = ABSENT
+    stream: msgspec.Raw = ABSENT
+    stream_options: msgspec.Raw = ABSENT
+    max_tokens: msgspec.Raw = ABSENT
+    max_completion_tokens: msgspec.Raw = ABSENT
 
 
 class _Request(_Settings, kw_only=True):
-    messages: list[_Message] = []
+    messages: list[Message] = []
 
 
 class _OddRequest(_Settings):
@@ -76,7 +71,7 @@ class OpenAIChat:
         request, source = found
         cap, stream = _cap(request), bytes(request.stream) == b"true"
         # Whatever a caller sets there, null included, is his decision.
-        asks = stream and not _first_byte(request.stream_options)
+        asks = stream and not first_byte(request.stream_options)
         return Turn(
             model=_string(request.model),
             stream=stream,
@@ -113,7 +108,7 @@ class OpenAIChat:
 
 
 def _string(raw: msgspec.Raw) -> str:
-    return _STRING.decode(raw) if _first_byte(raw) == b'"' else ""
+    return _STRING.decode(raw) if first_byte(raw) == b'"' else ""
 
 
 def _cap(request: _Settings) -> int | None:
@@ -132,24 +127,20 @@ def _inject_at(request: _Request, source: bytes) -> int | None:
     if not request.messages:
         return None
     first = request.messages[0]
-    if first.role not in ("system", "developer"):
+    if first.role not in SYSTEM_ROLES:
         return _first_place(first, source)
-    if _first_byte(first.content) in (b'"', b"["):
+    if first_byte(first.content) in (b'"', b"["):
         return splice.span(source, first.content)[1] - 1
     return None
 
 
-def _first_place(first: _Message, source: bytes) -> int:
-    if _first_byte(first.content):
+def _first_place(first: Message, source: bytes) -> int:
+    if first_byte(first.content):
         # What follows the first content cannot move the bracket, and may hold megabytes.
         start, _ = splice.span(source, first.content)
         source = source[:start] + b"0}]}"
     messages = _MESSAGES_ONLY.decode(source).messages
     return splice.span(source, messages)[0] + 1
-
-
-def _first_byte(raw: msgspec.Raw) -> bytes:
-    return bytes(memoryview(raw)[:1])
 
 
 def _addition(body: bytes, at: int, text: str) -> bytes:

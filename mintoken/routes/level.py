@@ -19,8 +19,7 @@ def choose(app: web.Application, ctx: RequestContext, turn: Turn) -> Wording:
 
     What the caller asks for wins, but his request stays in its arm (intention to treat).
     """
-    assert ctx.owner is not None, "the route's access is KEY"
-    key = ctx.owner.key
+    key = ctx.key
     ctx.assignment = _assignment(app, key, turn)
     ctx.decision = ctx.asked or _control(ctx.assignment) or _level(app, ctx, key, turn)
     if turn.inject_at is None and ctx.decision.intensity is not Intensity.NONE:
@@ -62,6 +61,5 @@ def _level(app: web.Application, ctx: RequestContext, key: Key, turn: Turn) -> D
 
 def is_quick(app: web.Application, ctx: RequestContext) -> bool:
     """Do the account's rules take no time worth a thread, whatever this request says?"""
-    assert ctx.owner is not None, "the route's access is KEY"
-    rules = app[ACCOUNTS].rules(ctx.owner.account.id)
+    rules = app[ACCOUNTS].rules(ctx.key.account_id)
     return rules is None or ctx.asked is not None or rules.is_quick(ctx.buffered_bytes)

@@ -17,7 +17,7 @@ from mintoken.context import (
 )
 from mintoken.errors import Code, InterruptedByShutdownError, MintokenError
 from mintoken.exchange import Turn
-from mintoken.models import Admission, Enforcement, Key, Outcome, Progress, Reservation, label
+from mintoken.models import Admission, Enforcement, Outcome, Progress, Reservation, label
 from mintoken.protocols.openai_chat import OpenAIChat
 from mintoken.routes.answer import relay, relay_body
 from mintoken.routes.body import read_json
@@ -56,7 +56,7 @@ async def _prepared(
 ) -> tuple[Turn, bytes]:
     """Prepared on the event loop if that is quick; slow rules keep one thread busy, not all."""
     if not is_quick(app, ctx):
-        turn = app[ACCOUNTS].turn(_key(ctx).account_id)
+        turn = app[ACCOUNTS].turn(ctx.key.account_id)
         await turn.acquire()
         working = asyncio.get_running_loop().run_in_executor(None, _prepare, app, ctx, pieces)
         # The thread goes on when the caller has gone, and the account's turn lasts as long.
@@ -98,13 +98,8 @@ def reserved_tokens(cap: int | None, enforcement: Enforcement) -> int:
     return SOFT_RESERVATION if cap is None else min(cap, SOFT_RESERVATION)
 
 
-def _key(ctx: RequestContext) -> Key:
-    assert ctx.owner is not None, "the route's access is KEY"
-    return ctx.owner.key
-
-
 async def _reserve(app: web.Application, ctx: RequestContext, turn: Turn) -> Admission:
-    key, decision, assignment = _key(ctx), ctx.decision, ctx.assignment
+    key, decision, assignment = ctx.key, ctx.decision, ctx.assignment
     assert decision is not None
     enforcement = app[CONFIG].quota.enforcement
     strict = enforcement is Enforcement.STRICT
