@@ -135,15 +135,16 @@ class _Reply:
             if self._size > HOLD_LIMIT:
                 await self._begin()
         else:
-            await self._response.write(data)
-            self._request[CONTEXT].bytes_out = self._size
+            await self._pass_on(self._response, data)
 
     async def end(self) -> web.StreamResponse:
         """It is complete."""
         response = self._response
         if response is None:
             response = web.Response(
-                status=self._answer.status, headers=self._answer.headers(), body=self._taken()
+                status=self._answer.status,
+                headers=self._answer.headers(),
+                body=b"".join(self._held),
             )
             await _prepare(self._request, response)
             self._request[CONTEXT].bytes_out = self._size
@@ -162,14 +163,14 @@ class _Reply:
             status=answer.status, headers=answer.headers()
         )
         await _prepare(self._request, response)
-        await response.write(self._taken())
-        self._request[CONTEXT].bytes_out = self._size
+        held, self._held = self._held, []
+        for data in held:  # Not joined: others come in while the caller takes them.
+            await self._pass_on(response, data)
         return response
 
-    def _taken(self) -> bytes:
-        body = b"".join(self._held)
-        self._held.clear()
-        return body
+    async def _pass_on(self, response: web.StreamResponse, data: bytes) -> None:
+        await response.write(data)
+        self._request[CONTEXT].bytes_out += len(data)
 
 
 async def _read_usage(ctx: RequestContext, copy: BodyCopy) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -248,11 +249,14 @@ def held_by_work(log: Path) -> list[dict[str, Any]]:
     """The callbacks that held the event loop with work of their own, once the server was started.
 
     The others waited for a thread that holds the GIL: 8 MiB of `1,` are one call of msgspec, and
-    22 ms. How long that may be is LAG_BAR_MS.
+    22 ms. How long that may be is LAG_BAR_MS. A host that serves others too takes CPU time that is
+    then counted as ours (25 ms once, of 15 that the callback took), but not twice at one place.
     """
     lines = [orjson.loads(line) for line in log.read_bytes().splitlines() if b"slow_call" in line]
     slow = [line for line in lines if line["callback"] != "_serve"]
-    return [line for line in slow if line["cpu_ms"] > WORK_BAR_MS]
+    held = [line for line in slow if line["cpu_ms"] > WORK_BAR_MS]
+    places = Counter((line["callback"], line["start"], line["end"]) for line in held)
+    return [line for line in held if places[line["callback"], line["start"], line["end"]] > 1]
 
 
 @asynccontextmanager
