@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from mintoken.chat_message import ABSENT, Message, first_byte, leading
+from mintoken.chat_request import ABSENT, ChatRequest, first_byte, leading
 from mintoken.exchange import Asked
 
 EDGE_CHARACTERS = 4096
@@ -28,44 +28,28 @@ class _Type(msgspec.Struct):
     type: msgspec.Raw = ABSENT
 
 
-class _Request(msgspec.Struct):
-    messages: list[Message]
-    response_format: msgspec.Raw = ABSENT
-    tool_choice: msgspec.Raw = ABSENT
-    function_call: msgspec.Raw = ABSENT
-    logprobs: msgspec.Raw = ABSENT
-    prediction: msgspec.Raw = ABSENT
-    modalities: msgspec.Raw = ABSENT
-    audio: msgspec.Raw = ABSENT
-
-
-_REQUEST = msgspec.json.Decoder(_Request)
 _PARTS = msgspec.json.Decoder(list[_Part])
 _TYPE = msgspec.json.Decoder(_Type)
 _STRING = msgspec.json.Decoder(str)
 
 
-def read_asked(body: bytes, *, cap: int | None) -> Asked:
-    """Read a request body that `splice.decode` has accepted; what is odd in it asks nothing."""
-    try:
-        request = _REQUEST.decode(body)
-        messages, lead = request.messages, leading(request.messages)
-        spoken = [message for message in messages[lead:] if message.role == "user"]
-        if len(spoken) > 2 * EDGE_TURNS:
-            spoken = spoken[:EDGE_TURNS] + spoken[-EDGE_TURNS:]
-        return Asked(
-            system=_joined(text for message in messages[:lead] for text in _texts(message.content)),
-            turns=tuple(_joined(_texts(message.content)) for message in spoken),
-            cap=cap,
-            structure=_type(request.response_format) not in ("", "text"),
-            forced_tool=_is_forced(request.tool_choice) or _is_forced(request.function_call),
-            logprobs=bytes(request.logprobs) == b"true",
-            prediction=_is_object(request.prediction),
-            audio=_is_object(request.audio) or b'"audio"' in bytes(request.modalities),
-            tool_result=any(message.role in _TOOL for message in messages),
-        )
-    except (msgspec.DecodeError, RecursionError):
-        return Asked(cap=cap)
+def read_asked(request: ChatRequest, *, cap: int | None) -> Asked:
+    """What is odd in the request asks nothing."""
+    messages, lead = request.messages, leading(request.messages)
+    spoken = [message for message in messages[lead:] if message.role == "user"]
+    if len(spoken) > 2 * EDGE_TURNS:
+        spoken = spoken[:EDGE_TURNS] + spoken[-EDGE_TURNS:]
+    return Asked(
+        system=_joined(text for message in messages[:lead] for text in _texts(message.content)),
+        turns=tuple(_joined(_texts(message.content)) for message in spoken),
+        cap=cap,
+        structure=_type(request.response_format) not in ("", "text"),
+        forced_tool=_is_forced(request.tool_choice) or _is_forced(request.function_call),
+        logprobs=bytes(request.logprobs) == b"true",
+        prediction=_is_object(request.prediction),
+        audio=_is_object(request.audio) or b'"audio"' in bytes(request.modalities),
+        tool_result=any(message.role in _TOOL for message in messages),
+    )
 
 
 def _texts(content: msgspec.Raw) -> Iterator[str]:

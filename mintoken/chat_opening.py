@@ -1,10 +1,10 @@
 """How a Chat Completions conversation begins, by which experiments tell it from others."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from mintoken.chat_message import ABSENT, Message, first_byte, leading
+from mintoken.chat_request import ABSENT, Message, first_byte, leading
 from mintoken.exchange import Opening
 
 _BETWEEN = memoryview(b"")
@@ -19,24 +19,13 @@ class _Part(msgspec.Struct, gc=False):
     file: msgspec.Raw = ABSENT
 
 
-class _Request(msgspec.Struct):
-    messages: list[Message] = []
-
-
-_REQUEST = msgspec.json.Decoder(_Request)
 _PARTS = msgspec.json.Decoder(list[_Part])
 
 
-def read_opening(body: bytes) -> Opening:
-    """Read a request body that `splice.decode` has accepted; an odd one has an empty opening.
-
-    Nothing is decoded, for openings may have megabytes: a caller writes the same text the same way
-    in each turn. Media count as what they are sent as, but not in the size.
+def read_opening(messages: Sequence[Message]) -> Opening:
+    """Contents are not decoded, for they may have megabytes: a caller writes the same text the same
+    way in each turn. Media count as what they are sent as, but not in the size.
     """
-    try:
-        messages = _REQUEST.decode(body).messages
-    except (msgspec.DecodeError, RecursionError):
-        return Opening()
     lead = leading(messages)
     first = next((one for one in messages[lead:] if one.role == "user"), None)
     pieces = [piece for message in messages[:lead] for piece in _pieces(message.content)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from mintoken.chat_message import ABSENT, Message, first_byte
+from mintoken.chat_request import ABSENT, Message, first_byte
 from mintoken.exchange import Image, Prompt
 
 _NOTHING = (b"", b"null", b"[]", b"{}")

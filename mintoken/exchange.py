@@ -1,7 +1,7 @@
 """What is read of a request, and of its answer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mintoken.models import TokenUsage
 
@@ -78,11 +78,15 @@ class Turn:
     model: str
     stream: bool
     cap: int | None
-    inject_at: int | None
     prompt: Callable[[], Prompt] = field(repr=False)
-    asked: Callable[[], Asked] = field(repr=False)
-    opening: Callable[[], Opening] = field(repr=False)
+    inject_at: int | None = None
+    asked: Callable[[], Asked] = field(default=Asked, repr=False)
+    opening: Callable[[], Opening] = field(default=Opening, repr=False)
     usage_question: bytes = b""
+
+    def judged(self) -> "Turn":
+        """Without what only the choice of a level needs: a million messages take their room."""
+        return replace(self, asked=Asked, opening=Opening)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

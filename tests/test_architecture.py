@@ -16,7 +16,7 @@ FLOORS = {
     "eval_records": 0, "eval_facts": 1, "eval_set": 1, "eval_score": 1, "eval_budget": 1,
     "eval_journal": 1, "eval_judge": 1, "eval_page": 1,
     "patience": 1, "watch": 1, "chat_asked": 1, "patterns": 1, "detect": 1, "conversations": 1,
-    "refusals": 1, "arms": 1, "chat_opening": 1, "chat_message": 1, "rules": 1, "pricing": 1,
+    "refusals": 1, "arms": 1, "chat_opening": 1, "chat_request": 1, "rules": 1, "pricing": 1,
     "experiment": 1,
     "protocols": 2, "stores": 2, "savings": 2,
     "statement": 3, "upstream": 3, "relay": 3, "ledger": 3, "accounts": 3, "admin": 3,
@@ -30,8 +30,8 @@ FLOORS = {
 }  # fmt: skip
 # The few steps sideways, each onto something that knows nothing of who steps on it.
 SIDEWAYS = {
-    ("exchange", "models"), ("rules", "patterns"), ("chat_asked", "chat_message"),
-    ("chat_opening", "chat_message"), ("chat_prompt", "chat_message"), ("admin_rules", "admin"),
+    ("exchange", "models"), ("rules", "patterns"), ("chat_asked", "chat_request"),
+    ("chat_opening", "chat_request"), ("chat_prompt", "chat_request"), ("admin_rules", "admin"),
     ("rules", "chat_asked"),
     ("server", "app"), ("server", "connection"), ("worker", "server"), ("parent", "worker"),
     ("parent", "server"), ("demo", "server"), ("demo", "stand_in"),
@@ -135,7 +135,7 @@ def test_every_module_has_its_twin() -> None:
     twins = {
         "protocols": "protocols", "stores": "stores", "middlewares": "errors", "routes": "life",
         "app": "life", "context": "life", "accounts": "ledger", "relay": "streaming",
-        "models": "life", "exchange": "life", "chat_message": "chat_asked",
+        "models": "life", "exchange": "life", "chat_request": "chat_asked",
         "reports": "stores", "options": "config",
         "stand_in": "demo", "admin": "cli", "admin_rules": "rules", "checks": "cli",
         "tables": "cli", "vocabulary": "tokens", "files": "keys", "connection": "server",

@@ -10,11 +10,11 @@ from fake_upstream import DONE, END, FakeUpstream, delta, stream_head, usage_chu
 
 from mintoken import admin, keys
 from mintoken.arms import RETRIED, Arm, Assignment, assign
-from mintoken.chat_opening import read_opening
 from mintoken.clock import utc_ms
 from mintoken.exchange import Opening
 from mintoken.models import Intensity
 from mintoken.prompts import CONCISE, NO_WORDING, load_prompts
+from mintoken.protocols.openai_chat import OpenAIChat
 from mintoken.stores.sqlite import open_sqlite
 
 PROMPTS = load_prompts()
@@ -93,7 +93,8 @@ def chat(*texts: str, content: str = "string", system: str = "") -> bytes:
 def texts_of(proxy: Proxy) -> dict[Arm, str]:
     """For each arm a first message that is in it."""
     secret = keys.server_secret(proxy.data_dir)
-    openings = {text: read_opening(chat(text)) for text in map("Question {}".format, range(100))}
+    asked = map("Question {}".format, range(100))
+    openings = {text: OpenAIChat().read(chat(text)).opening() for text in asked}
     texts = {
         assign(secret, "key_1", begin, control=25, concise=25).arm: text
         for text, begin in openings.items()

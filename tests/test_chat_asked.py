@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from json_bodies import ANY_BODIES, CHAT_BODIES
 
-from mintoken.chat_asked import EDGE_CHARACTERS, EDGE_TURNS, clipped, read_asked
+from mintoken.chat_asked import EDGE_CHARACTERS, EDGE_TURNS, clipped
 from mintoken.exchange import Asked
 from mintoken.protocols.openai_chat import OpenAIChat
 
@@ -77,7 +77,7 @@ def test_the_result_of_a_tool_is_seen(role):
 def test_of_a_long_text_only_the_ends_are_kept(character, ascii_only, shift):
     text = "b" * shift + character * 200_000 + "e"
     body = json.dumps({"messages": [user(text)]}, ensure_ascii=ascii_only).encode()
-    [found] = read_asked(body, cap=None).turns
+    [found] = OpenAIChat().read(body).asked().turns
     assert len(found) == MOST
     assert found[:EDGE_CHARACTERS] == text[:EDGE_CHARACTERS]
     assert found[-EDGE_CHARACTERS:] == text[-EDGE_CHARACTERS:]
@@ -113,7 +113,7 @@ def test_short_texts_are_kept_whole():
     ],
 )
 def test_odd_messages_ask_nothing(body):
-    assert read_asked(body, cap=5) == Asked(cap=5)
+    assert OpenAIChat().read(body).asked() == Asked()
 
 
 @pytest.mark.parametrize("content", [None, 7, {}, [7], [{"type": "text", "text": 7}], [{}]])

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mintoken.chat_opening import read_opening
 from mintoken.exchange import Opening
+from mintoken.protocols.openai_chat import OpenAIChat
 
 SYSTEM = {"role": "system", "content": "Be kind."}
 ANSWER = {"role": "assistant", "content": "Well."}
@@ -21,7 +21,7 @@ def part(text: str, **more: object) -> dict[str, object]:
 
 
 def opening(*messages: object, **fields: object) -> Opening:
-    return read_opening(json.dumps({"messages": messages} | fields).encode())
+    return OpenAIChat().read(json.dumps({"messages": messages} | fields).encode()).opening()
 
 
 BEGIN = opening(SYSTEM, user("one"))
@@ -100,10 +100,6 @@ def test_pictures_tell_conversations_apart_but_are_no_text() -> None:
     ],
 )
 def test_what_is_odd_is_read_as_far_as_it_goes(body: bytes, pieces: list[bytes]) -> None:
-    found = read_opening(body)
+    found = OpenAIChat().read(body).opening()
     assert [bytes(piece) for piece in found.pieces] == pieces
     assert found.text_bytes == 0
-
-
-def test_what_is_too_deep_is_nothing() -> None:
-    assert read_opening(b'{"messages":' + 10_000 * b"[" + 10_000 * b"]" + b"}") == Opening()

@@ -1,7 +1,7 @@
 """The OpenAI Chat Completions protocol (contract §3)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
@@ -9,9 +9,16 @@ import msgspec
 from mintoken import splice
 from mintoken.chat_answer import ChatMeter
 from mintoken.chat_asked import read_asked
-from mintoken.chat_message import ABSENT, SYSTEM_ROLES, Message, first_byte
 from mintoken.chat_opening import read_opening
 from mintoken.chat_prompt import read_prompt
+from mintoken.chat_request import (
+    SYSTEM_ROLES,
+    ChatRequest,
+    Message,
+    OddRequest,
+    Settings,
+    first_byte,
+)
 from mintoken.errors import MintokenError
 from mintoken.exchange import Turn
 from mintoken.protocols.base import Meter
@@ -24,22 +31,6 @@ _PART_ROOM = 512
 _USAGE_QUESTION = b'"stream_options":{"include_usage":true},'
 
 
-class _Settings(msgspec.Struct, kw_only=True):
-    model: msgspec.Raw = ABSENT
-    stream: msgspec.Raw = ABSENT
-    stream_options: msgspec.Raw = ABSENT
-    max_tokens: msgspec.Raw = ABSENT
-    max_completion_tokens: msgspec.Raw = ABSENT
-
-
-class _Request(_Settings, kw_only=True):
-    messages: list[Message] = []
-
-
-class _OddRequest(_Settings):
-    """One that the provider will refuse."""
-
-
 class _MessagesOnly(msgspec.Struct):
     messages: msgspec.Raw
 
@@ -49,8 +40,8 @@ class _TextPart(msgspec.Struct):
     text: str
 
 
-_REQUEST = msgspec.json.Decoder(_Request)
-_ODD_REQUEST = msgspec.json.Decoder(_OddRequest)
+_REQUEST = msgspec.json.Decoder(ChatRequest)
+_ODD_REQUEST = msgspec.json.Decoder(OddRequest)
 _MESSAGES_ONLY = msgspec.json.Decoder(_MessagesOnly)
 _TEXT_PART = msgspec.json.Decoder(_TextPart)
 _STRING = msgspec.json.Decoder(str)
@@ -69,18 +60,23 @@ class OpenAIChat:
     def read(self, body: bytes) -> Turn:
         found = splice.decode(body, _REQUEST, _ODD_REQUEST)
         request, source = found
-        cap, stream = _cap(request), bytes(request.stream) == b"true"
+        stream = bytes(request.stream) == b"true"
         # Whatever a caller sets there, null included, is his decision.
         asks = stream and not first_byte(request.stream_options)
-        return Turn(
+        turn = Turn(
             model=_string(request.model),
             stream=stream,
-            cap=cap,
-            inject_at=_inject_at(request, source) if isinstance(request, _Request) else None,
+            cap=_cap(request),
             prompt=partial(read_prompt, source),
-            asked=partial(read_asked, source, cap=cap),
-            opening=partial(read_opening, source),
             usage_question=_USAGE_QUESTION if asks else b"",
+        )
+        if isinstance(request, OddRequest):
+            return turn
+        return replace(
+            turn,
+            inject_at=_inject_at(request, source),
+            asked=partial(read_asked, request, cap=turn.cap),
+            opening=partial(read_opening, request.messages),
         )
 
     def inject(self, body: bytes, turn: Turn, text: str, *, ask_usage: bool = False) -> bytes:
@@ -111,7 +107,7 @@ def _string(raw: msgspec.Raw) -> str:
     return _STRING.decode(raw) if first_byte(raw) == b'"' else ""
 
 
-def _cap(request: _Settings) -> int | None:
+def _cap(request: Settings) -> int | None:
     """The output limit in tokens; None for what is no limit: a fraction, a negative, a string."""
     for raw in (request.max_completion_tokens, request.max_tokens):
         digits = bytes(raw)
@@ -120,7 +116,7 @@ def _cap(request: _Settings) -> int | None:
     return None
 
 
-def _inject_at(request: _Request, source: bytes) -> int | None:
+def _inject_at(request: ChatRequest, source: bytes) -> int | None:
     """Where system text goes: before the closing quote or bracket of the leading system message's
     content, or after the opening bracket of the messages if none leads.
     """

@@ -80,7 +80,7 @@ def _prepare(app: web.Application, ctx: RequestContext, pieces: list[bytes]) -> 
         ctx.injected = wording
     # Whoever has to count the prompt counts the one that was sent.
     ctx.prompt = (lambda: PROTOCOL.read(sent).prompt()) if ctx.injected.text else turn.prompt
-    return turn, sent
+    return turn.judged(), sent
 
 
 def _asks_usage(app: web.Application, turn: Turn) -> bool:
