@@ -51,10 +51,6 @@ class Accounts:
         """Held while slow rules of this account run, so that they run one request at a time."""
         return self._turns[account_id]
 
-    def is_stopped(self, experiment: str, model: str) -> bool:
-        """Whether the product does not pay on this model of a `Key.experiment`."""
-        return (experiment, model) in self._directory.stopped
-
     def find(self, key_hash: bytes) -> Owner | None:
         """The owner of the key with this hash, revoked and expired ones too; None if unknown."""
         return self._owners.get(key_hash)

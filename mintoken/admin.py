@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,6 +36,7 @@ class Issued:
 
 
 _COPIED = ("intensity", "smart", "rpm", "concurrency", "control", "concise", "auto_stop")
+_SHARES = ("control", "concise", "auto_stop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +53,16 @@ class KeySettings:
     auto_stop: bool | None = None
     expires_at: int | None = None
 
-    def apply(self, key: Key) -> Key:
+    def apply(self, key: Key, *, now_ms: int) -> Key:
         """The key with these settings. Raises RefusedError for an unusable name or arms."""
         expires_at = key.expires_at if self.expires_at is None else self.expires_at
         given = {name: getattr(self, name) for name in _COPIED if getattr(self, name) is not None}
         if self.name is not None:
             given["name"] = usable_name(self.name)
+        before = key
         key = replace(key, **given, expires_at=None if expires_at == NEVER else expires_at)
+        if any(getattr(key, name) != getattr(before, name) for name in _SHARES):
+            key = replace(key, shares_since=now_ms)
         if key.control + key.concise > MOST_CONTROL:
             raise RefusedError(
                 f"The control arms take {key.control} + {key.concise} percent together; "
@@ -166,7 +169,7 @@ async def create_key(
         intensity=Intensity.FULL,
         created_at=now_ms,
     )
-    key = settings.apply(key)
+    key = settings.apply(key, now_ms=now_ms)
     await store.save(key)
     return Issued(key, token)
 
@@ -191,9 +194,9 @@ async def first_key(store: Store, data_dir: Path, *, now_ms: int) -> Issued | No
     return await create_key(store, data_dir, accounts[0].id, first, now_ms=now_ms)
 
 
-async def update_key(store: Store, ref: str, settings: KeySettings) -> Key:
+async def update_key(store: Store, ref: str, settings: KeySettings, *, now_ms: int) -> Key:
     """Change what is given. Raises NameTakenError, RefusedError, StorageError."""
-    key = settings.apply(find_key(await everything(store), ref))
+    key = settings.apply(find_key(await everything(store), ref), now_ms=now_ms)
     await store.save(key)
     return key
 
@@ -255,41 +258,3 @@ def state(key: Key, *, now_ms: int) -> str:
         return "revoked"
     expired = key.expires_at is not None and key.expires_at <= now_ms
     return "expired" if expired else "active"
-
-
-def utc_text(ms: int | None) -> str | None:
-    """A time for people and programs: ISO 8601 in UTC, in whole seconds; None stays None."""
-    if ms is None:
-        return None
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def account_document(account: Account) -> dict[str, object]:
-    """An account as JSON shows it."""
-    return {
-        "id": account.id,
-        "name": account.name,
-        "monthly_tokens": account.monthly_tokens,
-        "created_at": utc_text(account.created_at),
-    }
-
-
-def key_document(key: Key, directory: Directory, *, now_ms: int) -> dict[str, object]:
-    """A key as JSON shows it, without its secret and without its hash."""
-    return {
-        "id": key.id,
-        "name": key.name,
-        "account": find_account(directory, key.account_id).name,
-        "prefix": key.prefix,
-        "state": state(key, now_ms=now_ms),
-        "intensity": key.intensity.value,
-        "smart_detect_enabled": key.smart,
-        "rpm": key.rpm,
-        "concurrency": key.concurrency,
-        "control": key.control,
-        "concise": key.concise,
-        "auto_stop": key.auto_stop,
-        "created_at": utc_text(key.created_at),
-        "expires_at": utc_text(key.expires_at),
-        "revoked_at": utc_text(key.revoked_at),
-    }

@@ -9,9 +9,9 @@ from mintoken.admin import (
     everything,
     find_account,
     find_key,
-    utc_text,
 )
 from mintoken.chat_asked import clipped
+from mintoken.clock import utc_text
 from mintoken.detect import load_detector
 from mintoken.exchange import Asked
 from mintoken.models import Decision, Directory, Rule, RuleAction

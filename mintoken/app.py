@@ -108,7 +108,9 @@ async def _stopping(app: web.Application) -> AsyncIterator[None]:
     # Each worker in its turn: what one finds, the others see.
     every_s = config.savings.review_every * config.server.workers
     prices = load_prices(config.savings.prices)
-    work = keep_reviewed(accounts.store, prices, lambda: accounts.directory, every_s=every_s)
+    work = keep_reviewed(
+        accounts.store, prices, lambda: accounts.directory, clock_ms=utc_ms, every_s=every_s
+    )
     reviewing = _task(work, "stopping")
     yield
     reviewing.cancel()

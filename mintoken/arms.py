@@ -32,13 +32,14 @@ class Assignment:
 
     `conversation` is a keyed hash, in hexadecimal. `opening_bytes` is the size of the texts that it
     opens with: no treatment has touched these. `retries` says whether it is among those in which a
-    stopped product is tried.
+    stopped product is tried. `epoch` is since when the arms have these shares (UTC milliseconds).
     """
 
     arm: Arm = Arm.NONE
     conversation: str = ""
     opening_bytes: int = 0
     retries: bool = False
+    epoch: int = 0
 
 
 NO_EXPERIMENT = Assignment()

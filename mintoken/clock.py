@@ -31,3 +31,10 @@ def seconds_to_next_month(now_ms: int) -> int:
 
 def _utc(now_ms: int) -> datetime:
     return datetime.fromtimestamp(now_ms / 1000, UTC)
+
+
+def utc_text(ms: int | None) -> str | None:
+    """A time for people and programs: ISO 8601 in UTC, in whole seconds; None stays None."""
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

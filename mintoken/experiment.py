@@ -4,13 +4,15 @@
 other. A figure per request is therefore a ratio of sums over conversations (Cochran, Sampling
 Techniques, 3rd ed., ch. 6), and its variance is that of conversations, not of requests.
 
-**Strata** are key, model and size of the opening: things that no treatment has touched. The key is
-one of them because keys may have different shares of control, and comparing across them would take
-the difference between two applications for an effect. The reference arm is weighted to the
-treated arm's requests: how many tokens would *those requests* have taken. So what the treated arm
-took is what the rows say, with no weight on it, and amounts of money add up over models. Sizes
-next to each other are merged until both arms have STRATUM conversations; what is then still
-without a counterpart is left out, and its share is told. Only counts decide that, never outcomes.
+**Strata** are key, model, epoch and size of the opening: things that no treatment has touched. The
+key is one of them because keys may have different shares of control, and comparing across them
+would take the difference between two applications for an effect; the epoch, because where shares
+changed meanwhile, by hand or by a stop, that would be done with the difference between two times.
+The reference arm is weighted to the treated arm's requests: how many tokens would *those requests*
+have taken. So what the treated arm took is what the rows say, with no weight on it, and amounts of
+money add up over models. Sizes next to each other are merged until both arms have STRATUM
+conversations; what is then still without a counterpart is left out, and its share is told. Only
+counts decide that, never outcomes.
 
 **Variance**: every estimate here is a smooth function of the arms' means, so to first order it is a
 sum over conversations of c'x, x being what a conversation used. Its variance is the sum of c'Pc
@@ -40,8 +42,8 @@ interval below FLOOR, and variances are widened by 1 + TAIL / n, n being the sma
 conversations. TAIL is no theory but was set on simulated tenants: over 90 days of looks it took
 coverage from 93 to 96 % where that was worst, and costs 2 % of the width at n = 900.
 
-What is not covered: a share of control that was changed meanwhile mixes times with arms, so look
-`--since` the change; and conversations are taken to leave each other alone.
+What is not covered: conversations are taken to leave each other alone, and one that goes on over a
+change of shares counts as two.
 """
 
 import math
@@ -201,10 +203,11 @@ def vector(**measures: float) -> list[float]:
 
 def compare(samples: Iterable[ArmSample], treated: str, reference: str) -> Comparison:
     """Two arms of the samples, over the strata that both have."""
-    groups: dict[tuple[str, str], dict[int, list[Sums]]] = defaultdict(dict)
+    groups: dict[tuple[str, str, int], dict[int, list[Sums]]] = defaultdict(dict)
     for sample in samples:
         if sample.arm in (treated, reference) and sample.sums[0] > 0:
-            bucket = groups[sample.key_id, sample.model].setdefault(sample.bucket, [_EMPTY, _EMPTY])
+            group = groups[sample.key_id, sample.model, sample.epoch]
+            bucket = group.setdefault(sample.bucket, [_EMPTY, _EMPTY])
             arm = int(sample.arm == reference)
             bucket[arm] = _joined(bucket[arm], _sums(sample))
     strata = [stratum for buckets in groups.values() for stratum in _merged(buckets)]

@@ -1,5 +1,6 @@
 """The words everyone speaks: frozen values and closed sets."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -93,9 +94,9 @@ class Key:
 
     `smart` lets detection choose the level; `intensity` is that of what it has nothing to say on.
     `rpm` (requests per minute) and `concurrency` are limits, 0 is none. `control` and `concise` are
-    the percent of conversations in these arms of its experiment; `auto_stop` ends what does not
-    pay. `origin` is the first key of a row of rotations, "" the key itself. Times are UTC
-    milliseconds.
+    the percent of conversations in these arms of its experiment, `shares_since` when that was last
+    changed; `auto_stop` ends what does not pay. `origin` is the first key of a row of rotations, ""
+    the key itself. Times are UTC milliseconds.
     """
 
     id: str
@@ -110,6 +111,7 @@ class Key:
     control: int = 0
     concise: int = 0
     auto_stop: bool = True
+    shares_since: int = 0
     origin: str = ""
     created_at: int
     expires_at: int | None = None
@@ -119,6 +121,11 @@ class Key:
     def experiment(self) -> str:
         """The id by which experiments know the key, which a rotation does not change."""
         return self.origin or self.id
+
+    @property
+    def is_watched(self) -> bool:
+        """Is the product to be stopped where it does not pay?"""
+        return self.auto_stop and self.control > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,18 +143,36 @@ class Rule:
     created_at: int
 
 
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """Whether the product is stopped on a model of a key, and since when (UTC milliseconds)."""
+
+    stopped: bool = False
+    since_ms: int = 0
+
+
+UNJUDGED = Verdict()
+
+
 @dataclass(frozen=True, slots=True)
 class Directory:
     """All accounts, keys and rules as of one revision of the store.
 
-    `stopped` are the pairs of a `Key.experiment` and a model on which the product does not pay.
+    `verdicts` are by `Key.experiment` and model; what is not there has never been stopped.
     """
 
     revision: int
     accounts: tuple[Account, ...]
     keys: tuple[Key, ...]
     rules: tuple[Rule, ...] = ()
-    stopped: frozenset[tuple[str, str]] = frozenset()
+    verdicts: Mapping[tuple[str, str], Verdict] = field(default_factory=dict)
+
+    def verdict(self, key: Key, model: str) -> Verdict:
+        """What holds for a model of a key."""
+        return self.verdicts.get((key.experiment, model), UNJUDGED)
+
+    def epoch(self, key: Key, model: str) -> int:
+        """Since when the arms of a model of a key have their shares (UTC milliseconds)."""
+        return max(key.shares_since, self.verdict(key, model).since_ms)
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -191,6 +216,7 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     arm: str
     conversation: str = ""
     opening_bytes: int = 0
+    epoch: int = 0
     prompt_version: str
     injected_tokens: int
     bytes_in: int

@@ -39,8 +39,13 @@ MEASURES = (
     "reasoning_tokens",
     "injected_tokens",
     "estimated",
+    "unreported",
 )
-"""What an ArmSample adds up; `estimated` counts the requests whose tokens nobody counted."""
+"""What an ArmSample adds up.
+
+`estimated` counts the requests whose tokens nobody counted, `unreported` those of which the
+provider has not told the usage: their cached and reasoning tokens are unknown and stay 0.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +54,15 @@ class ArmSample:
 
     Conversations are what is randomised, so each is one observation: the vector x of its MEASURES.
     `sums[i]` is the sum of x[i] over the conversations, `products[i][j]` that of x[i] * x[j]. The
-    stratum is the model asked for and the `bucket` of the size of the conversation's opening,
-    which no treatment has touched.
+    stratum is the model asked for, the `bucket` of the size of the conversation's opening, which no
+    treatment has touched, and the `epoch`: since when the arms had their shares, in UTC
+    milliseconds.
     """
 
     key_id: str
     model: str
     bucket: int
+    epoch: int = 0
     arm: str
     conversations: int
     sums: tuple[int, ...]

@@ -216,29 +216,32 @@ def _means(mean: Vector) -> tuple[float, float, float, float]:
     return o, i, c, j
 
 
-def stops(
-    samples: Iterable[ArmSample],
-    prices: Prices,
-    stopped_now: Collection[tuple[str, str]] = frozenset(),
+def changed(
+    samples: Iterable[ArmSample], prices: Prices, stopped_now: Collection[tuple[str, str]]
 ) -> frozenset[tuple[str, str]]:
-    """The (key id, model) pairs on which the product does not pay, from the same rows as ever."""
+    """The pairs of key id and model on which the product is to stop, or to start again.
+
+    The samples are to be of the present epoch of each pair.
+    """
     groups: Mapping[tuple[str, str], list[ArmSample]] = defaultdict(list)
     for sample in samples:
         groups[sample.key_id, sample.model].append(sample)
     return frozenset(
         pair
         for pair, rows in groups.items()
-        if not pays(_saved(rows, prices), stopped=pair in stopped_now)
+        if pays(_saved(rows, prices), stopped=pair in stopped_now) is (pair in stopped_now)
     )
 
 
 def pays(saved: Interval | None, *, stopped: bool) -> bool:
-    """Is what is saved above zero, as far as can be told.
+    """Does the product run, by what it saved since it was stopped or started.
 
-    It stops when the whole interval is at or below zero. Once stopped, it takes a positive estimate
-    to start again too, so that it does not go on and off at the edge. Who knows too little goes on.
+    It stops when the whole interval is at or below zero, and starts again when it is above. Where
+    too little is known it stays as it is.
     """
-    return saved is None or (saved.high > 0 and (saved.value > 0 or not stopped))
+    if saved is None:
+        return not stopped
+    return saved.low > 0 if stopped else saved.high > 0
 
 
 def _saved(samples: Sequence[ArmSample], prices: Prices) -> Interval | None:

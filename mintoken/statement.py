@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
-from mintoken.experiment import FLOOR, MEASURE, WANTED, Interval
+from mintoken.experiment import FLOOR, MEASURE, WANTED, Comparison, Interval
 from mintoken.pricing import Prices
 from mintoken.savings import Line, Money, Report, Status
 
@@ -36,7 +36,7 @@ def row(line: Line) -> dict[str, object]:
     """A line of the table, by the keys of COLUMNS."""
     place, known = MEASURE["output_tokens"], line.output is not None
     worth = line.money if line.money is not None and line.money.interval is not None else None
-    unpriced = line.money is None and line.status is not Status.NOT_MEASURED
+    unpriced = line.money is None and any(line.comparison.seen)
     return {
         "model": "Total" if line.model is None else line.model,
         "product": line.comparison.seen[0],
@@ -54,6 +54,7 @@ def sentences(report: Report, prices: Prices, *, key: str) -> Iterator[str]:
     """What the table does not say; `key` is one that could be given a control arm."""
     total = report.total
     if total.status is Status.NOT_MEASURED:
+        yield from _against_concise(report)
         yield (
             "Not measured: there is no control arm, so nobody knows what the answers would have "
             "been without.\nTo leave one conversation in ten as it is: "
@@ -118,6 +119,14 @@ def _caveats(report: Report) -> Iterator[str]:
     guessed = max(comparison.treated[place], comparison.reference[place])
     if guessed >= GUESSED:
         yield f"The tokens of {guessed:.0%} of these requests are estimates, which nobody counted."
+    place = MEASURE["unreported"]
+    unknown = max(comparison.treated[place], comparison.reference[place])
+    if unknown >= GUESSED:
+        yield (
+            f"The provider has not told the usage of {unknown:.0%} of these requests, so their "
+            "cached and reasoning tokens are unknown and count as none.\n"
+            "For streams, upstream.ask_stream_usage = true asks for it."
+        )
     if report.unpriced:
         names = [_printable(name) for name in report.unpriced[:NAMES_SHOWN]]
         more = len(report.unpriced) - len(names)
@@ -188,13 +197,16 @@ def _line(line: Line) -> dict[str, object]:
         "visible_ratio": line.visible and asdict(line.visible),
         "reasoning_ratio": line.reasoning and asdict(line.reasoning),
         "requests_per_conversation_ratio": line.follow_ups and asdict(line.follow_ups),
-        "estimated": {
-            "treated": comparison.treated[MEASURE["estimated"]],
-            "reference": comparison.reference[MEASURE["estimated"]],
-        },
+        "estimated": _shares(comparison, "estimated"),
+        "unreported": _shares(comparison, "unreported"),
         "money": line.money and line.money.interval and _money(line.money),
         "priced": line.money is not None,
     }
+
+
+def _shares(comparison: Comparison, measure: str) -> dict[str, float]:
+    place = MEASURE[measure]
+    return {"treated": comparison.treated[place], "reference": comparison.reference[place]}
 
 
 def _arms(pair: Sequence[int]) -> dict[str, int]:

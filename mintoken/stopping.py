@@ -7,45 +7,56 @@ from collections.abc import Callable
 import structlog
 
 from mintoken.errors import StorageError
-from mintoken.models import Directory
+from mintoken.models import Directory, Verdict
 from mintoken.pricing import Prices
-from mintoken.savings import stops
+from mintoken.savings import changed
 from mintoken.stores.base import Store
+
+SHARE = 0.02
+"""Of the time, at most, that reviews take: they add up all rows since the shares were set."""
 
 
 async def keep_reviewed(
-    store: Store, prices: Prices, directory: Callable[[], Directory], *, every_s: float
+    store: Store,
+    prices: Prices,
+    directory: Callable[[], Directory],
+    *,
+    clock_ms: Callable[[], int],
+    every_s: float,
 ) -> None:
     """Review for ever; what was found before stays while the store cannot be asked."""
+    loop, took_s = asyncio.get_running_loop(), 0.0
     await asyncio.sleep(random.uniform(0, every_s))  # noqa: S311 - so that workers take turns
     while True:
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(max(every_s, took_s / SHARE))
+        begun = loop.time()
         try:
-            await review(store, prices, directory())
+            await review(store, prices, directory(), now_ms=clock_ms())
         except StorageError as error:
             structlog.get_logger().warning("savings_not_reviewed", error=str(error))
+        took_s = loop.time() - begun
 
 
-async def review(store: Store, prices: Prices, directory: Directory) -> None:
-    """Stop and resume by all rows that there are, for keys that want it and have a control arm.
-
-    Raises StorageError.
+async def review(store: Store, prices: Prices, directory: Directory, *, now_ms: int) -> None:
+    """Stop and resume, for keys that want it and have a control arm, by the rows since the last
+    change of their shares or of the verdict. Raises StorageError.
     """
     watched = {
-        key.experiment
-        for key in directory.keys
-        if key.auto_stop and key.control and key.revoked_at is None
+        key.experiment: key for key in directory.keys if key.is_watched and not key.revoked_at
     }
-    stopped: frozenset[tuple[str, str]] = frozenset()
-    if watched:
-        samples = [one for one in await store.samples() if one.key_id in watched]
-        stopped = await asyncio.to_thread(stops, samples, prices, directory.stopped)
-    if stopped == directory.stopped:
+    if not watched:
         return
-    await store.stop(stopped)
-    for event, pairs in (
-        ("stopped", stopped - directory.stopped),
-        ("resumed", directory.stopped - stopped),
-    ):
-        for key_id, model in sorted(pairs):
-            structlog.get_logger().warning(f"product_{event}", key=key_id, model=model)
+    samples = await store.samples(
+        experiments=watched, since_ms=min(key.shares_since for key in watched.values())
+    )
+    present = [
+        one for one in samples if one.epoch == directory.epoch(watched[one.key_id], one.model)
+    ]
+    stopped = {pair for pair, verdict in directory.verdicts.items() if verdict.stopped}
+    pairs = await asyncio.to_thread(changed, present, prices, stopped)
+    if not pairs:
+        return
+    await store.judge({pair: Verdict(pair not in stopped, now_ms) for pair in pairs})
+    for key_id, model in sorted(pairs):
+        event = "product_resumed" if (key_id, model) in stopped else "product_stopped"
+        structlog.get_logger().warning(event, key=key_id, model=model)

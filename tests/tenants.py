@@ -111,12 +111,13 @@ def sample_of(
     arm: str,
     model: str = "gpt-4o",
     bucket: int = 9,
+    epoch: int = 0,
     key_id: str = "key",
 ) -> ArmSample:
     """What conversations add up to; each has its measures, and one request unless it says so."""
     rows = [[{"requests": 1, **one}.get(name, 0) for name in MEASURES] for one in conversations]
     return ArmSample(
-        key_id=key_id, model=model, bucket=bucket, arm=arm, conversations=len(rows),
+        key_id=key_id, model=model, bucket=bucket, epoch=epoch, arm=arm, conversations=len(rows),
         sums=tuple(sum(column) for column in zip(*rows, strict=True)),
         products=tuple(
             tuple(sum(row[i] * row[j] for row in rows) for j in range(len(MEASURES)))

@@ -100,7 +100,20 @@ def test_states(changes: dict[str, int], state: str) -> None:
 )
 def test_settings_change_what_they_name(settings: KeySettings, changes: dict[str, int]) -> None:
     key = replace(KEY, rpm=5, expires_at=NOW_MS)
-    assert settings.apply(key) == replace(key, **changes)
+    assert settings.apply(key, now_ms=NOW_MS) == replace(key, **changes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        (KeySettings(control=10), {"control": 10, "shares_since": NOW_MS}),
+        (KeySettings(concise=5), {"concise": 5, "shares_since": NOW_MS}),
+        (KeySettings(auto_stop=False), {"auto_stop": False, "shares_since": NOW_MS}),
+        (KeySettings(control=0, concise=0, auto_stop=True), {}),
+    ],
+)
+def test_a_change_of_shares_is_dated(settings: KeySettings, changes: dict[str, int]) -> None:
+    assert settings.apply(KEY, now_ms=NOW_MS) == replace(KEY, **changes)
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "\u001b[31m", "x" * 101])

@@ -20,7 +20,7 @@ FLOORS = {
     "experiment": 1,
     "protocols": 2, "stores": 2, "savings": 2,
     "statement": 3, "upstream": 3, "relay": 3, "ledger": 3, "accounts": 3, "admin": 3,
-    "stopping": 3, "admin_rules": 3,
+    "stopping": 3, "admin_rules": 3, "documents": 3,
     "context": 4, "eval_ask": 4,
     "middlewares": 5, "routes": 5, "eval_plan": 5,
     "app": 6, "connection": 6, "server": 6, "worker": 6, "parent": 6,
@@ -32,6 +32,7 @@ FLOORS = {
 SIDEWAYS = {
     ("exchange", "models"), ("rules", "patterns"), ("chat_asked", "chat_request"),
     ("chat_opening", "chat_request"), ("chat_prompt", "chat_request"), ("admin_rules", "admin"),
+    ("documents", "admin"),
     ("rules", "chat_asked"),
     ("server", "app"), ("server", "connection"), ("worker", "server"), ("parent", "worker"),
     ("parent", "server"), ("demo", "server"), ("demo", "stand_in"),
@@ -41,7 +42,8 @@ SIDEWAYS = {
     ("detect", "patterns"), ("conversations", "detect"),
     ("routes/proxy", "routes/answer"), ("routes/proxy", "routes/body"),
     ("routes/proxy", "routes/level"),
-    ("stores/sqlite", "stores/sqlite_file"), ("stores/sqlite", "stores/sqlite_rows"),
+    ("stores/sqlite", "stores/admission"), ("stores/sqlite", "stores/sqlite_file"),
+    ("stores/sqlite", "stores/sqlite_rows"),
     ("stores/sqlite_backup", "stores/sqlite_file"), ("stores/sqlite_backup", "stores/sqlite_rows"),
     ("stores/sqlite", "stores/locks"), ("stores/sqlite", "stores/sqlite_samples"),
 }  # fmt: skip
@@ -138,9 +140,10 @@ def test_every_module_has_its_twin() -> None:
         "models": "life", "exchange": "life", "chat_request": "chat_asked",
         "reports": "stores", "options": "config",
         "stand_in": "demo", "admin": "cli", "admin_rules": "rules", "checks": "cli",
-        "tables": "cli", "vocabulary": "tokens", "files": "keys", "connection": "server",
-        "worker": "parent", "eval_records": "eval_journal", "eval_ask": "evaluate",
-        "eval_plan": "evaluate", "eval_page": "eval_report", "rehearsal": "evaluate",
+        "tables": "cli", "vocabulary": "tokens", "files": "keys",
+        "connection": "server", "worker": "parent", "eval_records": "eval_journal",
+        "eval_ask": "evaluate", "eval_plan": "evaluate", "eval_page": "eval_report",
+        "rehearsal": "evaluate",
     }  # fmt: skip
     for path in FILES:
         module = module_of(path)

@@ -249,7 +249,7 @@ async def test_a_rotated_key_goes_on_with_the_experiment(start_proxy: StartProxy
         assert before["key_id"] == "key_1" != after["key_id"] == second.key.id
         for column in ("arm", "conversation", "opening_bytes"):
             assert before[column] == after[column]
-    samples = await store.samples(since_ms=0, key_id=second.key.id)
+    samples = await store.samples(experiments=[second.key.experiment])
     assert {one.key_id for one in samples} == {"key_1"}
     assert sum(one.conversations for one in samples) == 20
     await store.close()

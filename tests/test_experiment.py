@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -143,6 +144,28 @@ def test_keys_and_models_are_never_mixed_and_what_has_no_counterpart_is_told() -
     assert compared.conversations == (60, 10)
     assert compared.seen == (100, 19)
     assert compared.left_out == pytest.approx(0.4)
+
+
+def test_shares_that_changed_with_the_times_do_not_look_like_an_effect() -> None:
+    # Answers get longer for everybody when the product has just been cut down to 5 %.
+    random = Random(11)
+    before, after = (
+        [{"output_tokens": round(mean * random.lognormvariate(0, 0.5))} for _ in range(2000)]
+        for mean in (200, 600)
+    )
+    parts = (
+        (before[:1800], "product", 0), (before[1800:], "control", 0),
+        (after[:90], "product", 7), (after[1800:], "control", 7),
+    )  # fmt: skip
+    rows = [sample_of(part, arm=arm, epoch=epoch) for part, arm, epoch in parts]
+    ratio = compare(rows, "product", "control").ratio(output_tokens=1)
+    assert ratio is not None
+    assert ratio.low < 1 < ratio.high
+    assert ratio.value == pytest.approx(1, abs=0.1)
+    mixed = compare([replace(row, epoch=0) for row in rows], "product", "control")
+    wrong = mixed.ratio(output_tokens=1)
+    assert wrong is not None
+    assert wrong.high < 0.7
 
 
 def test_keys_with_other_shares_of_control_do_not_look_like_an_effect() -> None:

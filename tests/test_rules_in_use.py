@@ -14,7 +14,7 @@ from mintoken.accounts import Accounts
 from mintoken.chat_asked import EDGE_CHARACTERS
 from mintoken.cli import main
 from mintoken.clock import utc_ms
-from mintoken.models import Intensity, Rule, RuleAction
+from mintoken.models import Intensity, Rule, RuleAction, Verdict
 from mintoken.stores.base import Store
 from mintoken.stores.sqlite import open_sqlite
 
@@ -304,7 +304,7 @@ async def test_the_control_arm_comes_first_and_what_does_not_pay_before_rules_th
     await save(proxy, ("^", action))
     await proxy.post(talk("hello"))
     store = await open_sqlite(proxy.data_dir, clock_ms=utc_ms)
-    await store.stop([(proxy.rows()[-1]["key_id"], "gpt-4o")])
+    await store.judge({(proxy.rows()[-1]["key_id"], "gpt-4o"): Verdict(True, utc_ms())})
     await store.close()
 
     async def told(n: int) -> list[str]:

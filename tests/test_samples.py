@@ -20,7 +20,7 @@ from store_cases import (
 )
 
 from mintoken.errors import StorageError
-from mintoken.models import CountedBy, Outcome, TokenUsage
+from mintoken.models import CountedBy, Outcome, TokenUsage, Verdict
 from mintoken.reports import MEASURES, ArmSample
 
 ONE = {"arm": "product", "conversation": "c1", "opening_bytes": 100}
@@ -49,7 +49,7 @@ async def test_a_conversation_is_one_observation(store):
     await answered(store, "2", **ONE, tokens=guessed)
     await answered(store, "3", **(ONE | {"conversation": "c2"}), tokens=used(output=7))
     [sample] = await store.samples(since_ms=0)
-    one, two = [2, 40, 5, 5, 1, 14, 1], [1, 0, 7, 0, 0, 7, 0]
+    one, two = [2, 40, 5, 5, 1, 14, 1, 1], [1, 0, 7, 0, 0, 7, 0, 0]
     assert sample == ArmSample(
         key_id="key-0",
         model="gpt-x",
@@ -58,7 +58,7 @@ async def test_a_conversation_is_one_observation(store):
         conversations=2,
         sums=tuple(a + b for a, b in zip(one, two, strict=True)),
         products=tuple(
-            tuple(one[i] * one[j] + two[i] * two[j] for j in range(7)) for i in range(7)
+            tuple(one[i] * one[j] + two[i] * two[j] for j in range(8)) for i in range(8)
         ),
     )
     assert all(isinstance(product, int) for row in sample.products for product in row)
@@ -145,9 +145,10 @@ async def test_samples_can_be_of_a_time_an_account_and_a_key(store, database):
     assert await keys(since_ms=NOW + DAY) == ["key-b"]
     assert await keys(since_ms=NOW + DAY + 1) == []
     assert await keys(account_id="a") == ["key-a"]
-    assert await keys(key_id="key-b") == ["key-b"]
-    assert await keys(account_id="a", key_id="key-b") == []
-    assert await keys(key_id="nobody") == []
+    assert await keys(experiments=["key-b"]) == ["key-b"]
+    assert await keys(experiments=["key-b", "key-a"]) == ["key-a", "key-b"]
+    assert await keys(account_id="a", experiments=["key-b"]) == []
+    assert await keys(experiments=["nobody"]) == await keys(experiments=[]) == []
 
 
 async def test_keys_that_replaced_each_other_are_one(store, database):
@@ -156,9 +157,19 @@ async def test_keys_that_replaced_each_other_are_one(store, database):
         await store.save(replace(key(name, name=name), origin="key-a"))
     for id_, (who, conversation) in enumerate([("key-a", "c1"), ("k2", "c1"), ("k3", "c2")]):
         await answered(store, str(id_), **(ONE | {"conversation": conversation}), key_id=who)
-    for asked in (None, "key-a", "k2", "k3"):
-        [sample] = await store.samples(since_ms=0, key_id=asked)
+    for asked in (None, ["key-a"]):
+        [sample] = await store.samples(experiments=asked)
         assert (sample.key_id, sample.conversations, sample.sums[0]) == ("key-a", 2, 3)
+
+
+async def test_what_has_another_epoch_is_another_sample(store):
+    for id_, epoch in enumerate((0, NOW, NOW)):
+        await answered(store, str(id_), **ONE, epoch=epoch)
+    samples = await store.samples()
+    assert [(one.epoch, one.conversations, one.sums[0]) for one in samples] == [
+        (0, 1, 1),
+        (NOW, 1, 2),
+    ]
 
 
 async def test_sums_are_those_of_the_rows(store):
@@ -185,6 +196,7 @@ async def test_sums_are_those_of_the_rows(store):
             (
                 *(1, tokens.input, tokens.output, tokens.cached, tokens.reasoning, injected),
                 tokens.counted_by is CountedBy.ESTIMATE,
+                tokens.counted_by is not CountedBy.UPSTREAM,
             )
         ):
             observed[at] += value
@@ -235,42 +247,49 @@ async def test_a_question_does_not_wait_for_the_ledger_nor_the_ledger_for_it(sto
 # Where compression stopped
 
 
-async def stopped(store) -> set[tuple[str, str]]:
-    return set((await store.directory()).stopped)
+async def verdicts(store):
+    return (await store.directory()).verdicts
 
 
 async def test_nothing_is_stopped_at_first(store):
-    assert await stopped(store) == set()
+    assert await verdicts(store) == {}
 
 
-async def test_stopping_replaces_what_was_stopped(store):
+async def test_a_verdict_holds_until_another_one_with_the_date_of_its_change(store):
     await add_account(store, "b")
-    first = {("key-a", "m"), ("key-a", "n"), ("key-b", "m")}
-    then = {("key-a", "n"), ("key-b", "z")}
-    for pairs in (first, then, set()):
-        await store.stop(pairs)
-        assert await stopped(store) == pairs
+    here, there = ("key-a", "m"), ("key-b", "m")
+    for judged, held in (
+        ({here: Verdict(True, 5)}, {here: Verdict(True, 5)}),
+        (
+            {here: Verdict(True, 6), there: Verdict(True, 6)},
+            {here: Verdict(True, 5), there: Verdict(True, 6)},
+        ),
+        ({here: Verdict(False, 7)}, {here: Verdict(False, 7), there: Verdict(True, 6)}),
+        ({}, {here: Verdict(False, 7), there: Verdict(True, 6)}),
+    ):
+        await store.judge(judged)
+        assert await verdicts(store) == held
 
 
 async def test_a_model_may_be_named_as_it_likes(store):
-    pairs = {("key-a", name) for name in ("", "'; DROP TABLE usage", '"]', "grün", "a,b", "1")}
-    await store.stop(pairs)
-    await store.stop(pairs)
-    assert await stopped(store) == pairs
+    names = ("", "'; DROP TABLE usage", '"]', "grün", "a,b", "1")
+    judged = {("key-a", name): Verdict(True, 1) for name in names}
+    await store.judge(judged)
+    assert await verdicts(store) == judged
 
 
-async def test_the_directory_changes_only_where_what_is_stopped_does(open_store, store):
+async def test_the_directory_changes_only_where_a_verdict_does(open_store, store):
     other = await open_store()
     known = (await other.directory()).revision
-    await store.stop([("key-a", "m")])
+    await store.judge({("key-a", "m"): Verdict(True, 1)})
     changed = await other.directory(known)
-    assert changed.stopped == {("key-a", "m")}
-    await store.stop([("key-a", "m")])
+    assert changed.verdicts == {("key-a", "m"): Verdict(True, 1)}
+    await store.judge({("key-a", "m"): Verdict(True, 2)})
     assert await other.directory(changed.revision) is None
-    await store.stop([])
-    assert (await other.directory(changed.revision)).stopped == set()
+    await store.judge({("key-a", "m"): Verdict(False, 3)})
+    assert (await other.directory(changed.revision)).verdicts == {("key-a", "m"): Verdict(False, 3)}
 
 
 async def test_an_unknown_key_cannot_be_stopped(store):
     with pytest.raises(StorageError):
-        await store.stop([("nobody", "m")])
+        await store.judge({("nobody", "m"): Verdict(True, 1)})

@@ -10,7 +10,7 @@ from tenants import Rows, conversations, days, jackknife, populations, sample_of
 from mintoken.experiment import FLOOR, Interval, compare
 from mintoken.pricing import Price
 from mintoken.reports import ArmSample
-from mintoken.savings import Money, Status, money, pays, report, stops
+from mintoken.savings import Money, Status, changed, money, pays, report
 
 PRICES = {
     "gpt-4o": Price(input=2, cached_input=0.5, output=8, source="a test", as_of="2026-11-25"),
@@ -237,16 +237,15 @@ def test_what_was_stopped_is_in_no_arm() -> None:
 @pytest.mark.parametrize(
     ("interval", "running", "stopped"),
     [
-        (None, True, True),
+        (None, True, False),
         (Interval(5, 1, 9), True, True),
-        (Interval(1, -1, 3), True, True),
+        (Interval(1, -1, 3), True, False),
         (Interval(-1, -3, 1), True, False),
-        (Interval(0, -1, 1), True, False),
         (Interval(-1, -2, 0), False, False),
         (Interval(-5, -9, -1), False, False),
     ],
 )
-def test_it_stops_on_proof_and_starts_again_on_a_positive_estimate(
+def test_it_stops_on_proof_and_starts_again_on_proof(
     interval: Interval | None, running: bool, stopped: bool
 ) -> None:
     assert pays(interval, stopped=False) is running
@@ -264,18 +263,21 @@ def test_only_the_key_and_model_that_do_not_pay_are_stopped() -> None:
         *arms(dear, bare, model="mine", key_id="three"),
         *arms(dear, bare, key_id="few", n=(900, FLOOR - 1)),
     ]
-    assert stops(rows, PRICES) == {("two", "gpt-4o"), ("two", "mine")}
-    assert stops(rows, PRICES, {("two", "gpt-4o"), ("one", "gpt-4o")}) == stops(rows, PRICES)
-    assert stops([], PRICES) == frozenset()
+    losing = {("two", "gpt-4o"), ("two", "mine")}
+    assert changed(rows, PRICES, ()) == losing
+    assert changed(rows, PRICES, losing) == frozenset()
+    assert changed(rows, PRICES, losing | {("one", "gpt-4o"), ("few", "gpt-4o")}) == {
+        ("one", "gpt-4o")
+    }
+    assert changed([], PRICES, losing) == frozenset()
 
 
 def test_at_the_edge_it_stays_as_it_is() -> None:
-    # On the wrong side of zero, and not surely so.
+    # On the wrong side of zero, and not surely so; and the other way round.
     rows = arms(LONG | {"output_tokens": 301}, LONG)
-    assert stops(rows, PRICES) == frozenset()
-    pair = frozenset({("key", "gpt-4o")})
-    assert stops(rows, PRICES, pair) == pair
     better = [
         replace(row, arm={"product": "control", "control": "product"}[row.arm]) for row in rows
     ]
-    assert stops(better, PRICES, pair) == frozenset()
+    for seen in (rows, better):
+        for stopped in (set(), {("key", "gpt-4o")}):
+            assert changed(seen, PRICES, stopped) == frozenset()

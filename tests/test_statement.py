@@ -76,6 +76,25 @@ def test_without_a_control_arm_it_says_what_to_type() -> None:
     assert (total["output"], total["ratio"], total["saved"]) == (None, None, None)
 
 
+def test_without_a_control_arm_the_product_is_compared_with_the_concise_one_all_the_same() -> None:
+    concise = sample_of(LONG, arm="concise")
+    text = said([*arms(control=[]), concise])
+    assert 'Ratio of Mintoken to "Answer concisely.": 0.33 (0.3' in text
+    assert "Not measured: " in text
+
+
+def test_what_the_provider_has_not_told_is_not_taken_for_nothing() -> None:
+    untold = [{"output_tokens": 100 + one % 2, "unreported": one % 5 == 0} for one in range(1000)]
+    text = said(arms(untold))
+    assert "The provider has not told the usage of 20% of these requests" in text
+    assert "upstream.ask_stream_usage" in text
+    assert "has not told" not in said(arms())
+
+
+def test_with_no_row_at_all_nothing_is_called_unpriced() -> None:
+    assert row(report([], PRICES).total)["saved"] is None
+
+
 def test_while_it_collects_it_says_how_far_it_is() -> None:
     _, total = lines(report(arms(SHORT[:360], LONG[:40]), PRICES))
     assert total["status"] == "collecting: 400 of about 1,000"

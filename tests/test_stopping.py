@@ -11,7 +11,7 @@ from fake_upstream import FakeUpstream, completion, json_reply
 from store_cases import NOW, add_account, key, reservation, settlement
 
 from mintoken.clock import utc_ms
-from mintoken.models import Key, TokenUsage
+from mintoken.models import Key, TokenUsage, Verdict
 from mintoken.pricing import load_prices
 from mintoken.stopping import review
 from mintoken.stores.base import Batch, Store
@@ -22,7 +22,9 @@ MODEL = "gpt-4o"
 CONVERSATIONS = 200
 
 
-async def add_rows(store: Store, owner: Key, *, start: int, product: int, control: int) -> None:
+async def add_rows(
+    store: Store, owner: Key, *, start: int, product: int, control: int, epoch: int = 0
+) -> None:
     """Conversations of both arms, with answers of about so many tokens."""
     random = Random(start)
     reservations, settlements = [], []
@@ -35,7 +37,7 @@ async def add_rows(store: Store, owner: Key, *, start: int, product: int, contro
                 )
             )
             reservations[-1] = msgspec.structs.replace(
-                reservations[-1], arm=arm, conversation=id_, opening_bytes=500
+                reservations[-1], arm=arm, conversation=id_, opening_bytes=500, epoch=epoch
             )
             output = round(tokens * random.lognormvariate(0, 0.3))
             settlements.append(
@@ -53,9 +55,10 @@ def watched(**changes: object) -> Key:
     return Key(**(fields | changes))
 
 
-async def reviewed(store: Store) -> frozenset[tuple[str, str]]:
-    await review(store, PRICES, await store.directory())
-    return (await store.directory()).stopped
+async def reviewed(store: Store, *, now_ms: int = NOW) -> set[tuple[str, str]]:
+    """The pairs that are stopped after a review."""
+    await review(store, PRICES, await store.directory(), now_ms=now_ms)
+    return {pair for pair, one in (await store.directory()).verdicts.items() if one.stopped}
 
 
 @pytest.fixture
@@ -69,32 +72,40 @@ async def store(tmp_path: Path):
 async def test_it_stops_where_answers_grew_and_goes_on_when_they_shrink(store: Store) -> None:
     owner = watched()
     await store.save(owner)
-    assert await reviewed(store) == frozenset()
+    assert await reviewed(store) == set()
     await add_rows(store, owner, start=0, product=300, control=200)
-    assert await reviewed(store) == {(owner.id, MODEL)}
+    stopped = {(owner.id, MODEL)}
+    assert await reviewed(store, now_ms=NOW + 1) == stopped
     before = (await store.directory()).revision
-    assert await reviewed(store) == {(owner.id, MODEL)}
+    assert await reviewed(store, now_ms=NOW + 2) == stopped
     assert (await store.directory()).revision == before
-    for start in (1000, 2000, 3000):
-        await add_rows(store, owner, start=start, product=50, control=200)
-    assert await reviewed(store) == frozenset()
+    # What came before the stop says nothing of what is now, and what is now counts at once.
+    await add_rows(store, owner, start=1000, product=20, control=200)
+    assert await reviewed(store, now_ms=NOW + 3) == stopped
+    await add_rows(store, owner, start=2000, product=50, control=200, epoch=NOW + 1)
+    assert await reviewed(store, now_ms=NOW + 4) == set()
+    assert (await store.directory()).verdict(owner, MODEL) == Verdict(False, NOW + 4)
+    assert await reviewed(store, now_ms=NOW + 5) == set()
+    await add_rows(store, owner, start=3000, product=300, control=200, epoch=NOW + 4)
+    assert await reviewed(store, now_ms=NOW + 6) == stopped
+
+
+async def test_a_change_of_shares_starts_the_measurement_anew(store: Store) -> None:
+    owner = watched(shares_since=NOW + 500)
+    await store.save(owner)
+    await add_rows(store, owner, start=0, product=300, control=200)
+    assert await reviewed(store) == set()
+    await add_rows(store, owner, start=1000, product=300, control=200, epoch=NOW + 500)
+    assert await reviewed(store) == {(owner.id, MODEL)}
 
 
 async def test_it_goes_on_where_it_pays_and_where_nobody_asked_for_an_end(store: Store) -> None:
     pays, free = watched(), watched(id="key-y", name="y", hash=b"y", auto_stop=False)
-    for owner, product in ((pays, 50), (free, 300)):
+    without = watched(id="key-z", name="z", hash=b"z", control=0)
+    for owner, product in ((pays, 50), (free, 300), (without, 300)):
         await store.save(owner)
         await add_rows(store, owner, start=0, product=product, control=200)
-    assert await reviewed(store) == frozenset()
-
-
-async def test_without_a_control_arm_or_after_its_end_nothing_stays_stopped(store: Store) -> None:
-    owner = watched()
-    await store.save(owner)
-    await add_rows(store, owner, start=0, product=300, control=200)
-    assert await reviewed(store)
-    await store.save(watched(control=0))
-    assert await reviewed(store) == frozenset()
+    assert await reviewed(store) == set()
 
 
 async def test_a_server_stops_it_and_tries_again_in_some_conversations(
@@ -131,6 +142,7 @@ async def test_a_server_stops_it_and_tries_again_in_some_conversations(
     for row in rows:
         if row["reason"] == "does_not_pay":
             assert row["arm"] == "stopped"
+            assert row["epoch"] > NOW
             assert (row["injected_tokens"], row["prompt_version"]) == (0, "")
 
 

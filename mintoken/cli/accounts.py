@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mintoken import admin
+from mintoken import admin, documents
 from mintoken.cli.base import (
     NOTHING_GIVEN,
     AsJson,
@@ -56,7 +56,7 @@ def create(
             store, name, monthly_tokens=monthly_tokens or 0, now_ms=utc_ms()
         ),
     )
-    show(admin.account_document(account), f"Account {account.name} is made.", as_json=as_json)
+    show(documents.account_document(account), f"Account {account.name} is made.", as_json=as_json)
 
 
 @accounts.command("list")
@@ -73,7 +73,7 @@ async def _rows(store: Store) -> list[dict[str, object]]:
             month=month_of(utc_ms()), group_by=GroupBy.OUTCOME, account_id=account.id
         )
         used = sum(line.charged_tokens for line in lines)
-        rows.append(admin.account_document(account) | {"used_tokens": used})
+        rows.append(documents.account_document(account) | {"used_tokens": used})
     return rows
 
 
@@ -95,4 +95,6 @@ def update(
             store, account, name=name, monthly_tokens=monthly_tokens
         ),
     )
-    show(admin.account_document(changed), f"Account {changed.name} is changed.", as_json=as_json)
+    show(
+        documents.account_document(changed), f"Account {changed.name} is changed.", as_json=as_json
+    )

@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from mintoken import admin
+from mintoken import admin, documents
 from mintoken.arms import MOST_CONTROL
 from mintoken.cli.base import (
     NOTHING_GIVEN,
@@ -19,7 +19,7 @@ from mintoken.cli.base import (
     show_list,
     utc_moment,
 )
-from mintoken.clock import utc_ms
+from mintoken.clock import utc_ms, utc_text
 from mintoken.config import Config
 from mintoken.models import Directory, Intensity
 from mintoken.stores.base import Store
@@ -37,6 +37,7 @@ COLUMNS = {
     "rpm": "Per minute",
     "concurrency": "At once",
     "control": "Control %",
+    "concise": "Concise %",
     "created_at": "Created",
     "expires_at": "Expires",
 }
@@ -134,7 +135,7 @@ def create(
 def list_(config: ConfigPath = None, *, as_json: AsJson = False) -> None:
     """Show the keys, without their secrets."""
     directory = in_store(configured(config), admin.everything, looks=True)
-    rows = [admin.key_document(key, directory, now_ms=utc_ms()) for key in directory.keys]
+    rows = [documents.key_document(key, directory, now_ms=utc_ms()) for key in directory.keys]
     show_list(rows, COLUMNS, as_json=as_json, no_limit_at_0=("rpm", "concurrency"))
 
 
@@ -169,9 +170,9 @@ def update(
     if settings == admin.KeySettings():
         raise typer.BadParameter(NOTHING_GIVEN)
     changed, directory = _in_store(
-        configured(config), lambda store: admin.update_key(store, key, settings)
+        configured(config), lambda store: admin.update_key(store, key, settings, now_ms=utc_ms())
     )
-    document = admin.key_document(changed, directory, now_ms=utc_ms())
+    document = documents.key_document(changed, directory, now_ms=utc_ms())
     show(document, f"Key {changed.name} is changed.", as_json=as_json)
 
 
@@ -202,10 +203,10 @@ def revoke(key: KeyRef, config: ConfigPath = None, *, as_json: AsJson = False) -
     ended, directory = _in_store(
         configured(config), lambda store: admin.revoke_key(store, key, now_ms=utc_ms())
     )
-    document = admin.key_document(ended, directory, now_ms=utc_ms())
+    document = documents.key_document(ended, directory, now_ms=utc_ms())
     sentence = f"Key {ended.name} is revoked."
     for key_before in admin.replaced_by(ended, directory, now_ms=utc_ms()):
-        until = admin.utc_text(key_before.expires_at)
+        until = utc_text(key_before.expires_at)
         sentence += (
             f"\nThe key that it replaced still works until {until}. To end that too: "
             f"mintoken keys revoke {key_before.id}"
@@ -223,15 +224,15 @@ def _in_store(config: Config, work: Callable[[Store], Awaitable[_T]]) -> tuple[_
 
 
 def _show_issued(issued: admin.Issued, directory: Directory, *, as_json: bool) -> None:
-    document = admin.key_document(issued.key, directory, now_ms=utc_ms())
+    document = documents.key_document(issued.key, directory, now_ms=utc_ms())
     document = {"id": issued.key.id, "key": issued.token} | document
     sentences = (
         f"Key {issued.key.name} of account {document['account']}, shown this one time:\n\n"
         f"  {issued.token}\n"
     )
     if issued.replaces is not None:
-        document["replaces"] = admin.key_document(issued.replaces, directory, now_ms=utc_ms())
-        sentences += f"\nThe old one ends {admin.utc_text(issued.replaces.expires_at)}."
+        document["replaces"] = documents.key_document(issued.replaces, directory, now_ms=utc_ms())
+        sentences += f"\nThe old one ends {utc_text(issued.replaces.expires_at)}."
     show(document, sentences, as_json=as_json)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mintoken import admin, statement, tables
+from mintoken import admin, documents, statement, tables
 from mintoken.cli.base import AsJson, ConfigPath, configured, in_store, utc_moment
 from mintoken.models import Directory, Key
 from mintoken.pricing import load_prices
@@ -32,24 +32,27 @@ def savings(
     prices = load_prices(options.savings.prices)
     since_ms = utc_moment(since, "--since") if since else 0
 
-    async def work(store: Store) -> tuple[list[ArmSample], list[Key]]:
+    async def work(store: Store) -> tuple[list[ArmSample], list[Key], Directory]:
         directory = await admin.everything(store)
         account_id = admin.find_account(directory, account).id if account else None
         keys = _keys(directory, account_id, key)
-        key_id = keys[0].id if key else None
-        return await store.samples(since_ms=since_ms, account_id=account_id, key_id=key_id), keys
+        of = [keys[0].experiment] if key else None
+        samples = await store.samples(since_ms=since_ms, account_id=account_id, experiments=of)
+        return samples, keys, directory
 
-    samples, keys = in_store(options, work, looks=True)
+    samples, keys, directory = in_store(options, work, looks=True)
     share = max((one.control for one in keys), default=0) / 100
     found = report(samples, prices, control_share=share)
+    stops = documents.stop_documents(directory, keys)
     if as_json:
-        tables.print_json({"since": since, **statement.document(found, prices)})
+        tables.print_json({"since": since, **statement.document(found, prices), "stopped": stops})
         return
     rows, total = [statement.row(line) for line in found.lines], statement.row(found.total)
     title = f"Savings since {since}, UTC" if since else "Savings"
     tables.print_table(rows, statement.COLUMNS, total=total, title=title)
-    for sentence in statement.sentences(found, prices, key=keys[0].id if keys else "KEY"):
-        print(sentence)
+    print(*statement.sentences(found, prices, key=keys[0].id if keys else "KEY"), sep="\n")
+    for stop in stops:
+        print("It does not pay, so it is stopped since {since}: {key} on {model}.".format(**stop))
 
 
 def _keys(directory: Directory, account_id: str | None, key: str | None) -> list[Key]:

@@ -35,10 +35,11 @@ def _assignment(app: web.Application, key: Key, turn: Turn) -> Assignment:
     assignment = assign(
         app[SECRET], key.experiment, turn.opening(), control=key.control, concise=key.concise
     )
-    stopped = key.auto_stop and app[ACCOUNTS].is_stopped(key.experiment, label(turn.model))
-    if stopped and assignment.arm is Arm.PRODUCT and not assignment.retries:
-        return replace(assignment, arm=Arm.STOPPED)
-    return assignment
+    directory, model, arm = app[ACCOUNTS].directory, label(turn.model), assignment.arm
+    stopped = key.is_watched and directory.verdict(key, model).stopped
+    if stopped and arm is Arm.PRODUCT and not assignment.retries:
+        arm = Arm.STOPPED
+    return replace(assignment, arm=arm, epoch=directory.epoch(key, model))
 
 
 def _control(assignment: Assignment) -> Decision | None:

@@ -118,6 +118,7 @@ async def _reserve(app: web.Application, ctx: RequestContext, turn: Turn) -> Adm
         arm=assignment.arm.value,
         conversation=assignment.conversation,
         opening_bytes=assignment.opening_bytes,
+        epoch=assignment.epoch,
         prompt_version=ctx.injected.version,
         injected_tokens=ctx.injected.tokens,
         bytes_in=ctx.buffered_bytes,

@@ -14,6 +14,7 @@ from mintoken.models import (
     Reservation,
     Rule,
     Settlement,
+    Verdict,
 )
 from mintoken.reports import ArmSample, GroupBy, UsageLine
 
@@ -39,8 +40,11 @@ class Store(Protocol):
     async def remove_rule(self, rule_id: str) -> None:
         """Delete the rule of this id, if it is there."""
 
-    async def stop(self, pairs: Collection[tuple[str, str]]) -> None:
-        """Stop the product for these pairs of a `Key.experiment` and a model, and for no others."""
+    async def judge(self, verdicts: Mapping[tuple[str, str], Verdict]) -> None:
+        """Stop or resume the product for pairs of a `Key.experiment` and a model.
+
+        What is so already stays as it is, with its date.
+        """
 
     async def commit(self, batch: Batch) -> Mapping[str, Admission]:
         """Apply the batch in one durable transaction, all or nothing.
@@ -67,13 +71,17 @@ class Store(Protocol):
         """
 
     async def samples(
-        self, *, since_ms: int = 0, account_id: str | None = None, key_id: str | None = None
+        self,
+        *,
+        since_ms: int = 0,
+        account_id: str | None = None,
+        experiments: Collection[str] | None = None,
     ) -> list[ArmSample]:
         """What the arms of experiments add up to, of requests since then (UTC milliseconds).
 
         Of rows that ended with status 200 as `ok` or `client_closed`; what was stopped is in no
         comparison. A conversation on two models counts on each. Keys that rotation replaced count
-        as one: a sample's `key_id` is their `Key.experiment`, and each of them can be asked for.
+        as one: a sample's `key_id` is their `Key.experiment`, by which they are asked for.
         Bucket 0 is an opening below 256 bytes; each further one takes four times as much, up to
         bucket 6 from 256 KiB on. What was purged is gone from here too.
         """

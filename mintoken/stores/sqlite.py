@@ -14,10 +14,20 @@ import msgspec
 
 from mintoken.errors import NameTakenError, StorageError
 from mintoken.files import make_private_folder
-from mintoken.models import Account, Admission, Directory, Key, QuotaCounts, Reservation, Rule
+from mintoken.models import (
+    Account,
+    Admission,
+    Directory,
+    Key,
+    QuotaCounts,
+    Reservation,
+    Rule,
+    Verdict,
+)
 from mintoken.reports import ArmSample, GroupBy, UsageLine
 from mintoken.stores import sqlite_file
 from mintoken.stores import sqlite_rows as rows
+from mintoken.stores.admission import admit
 from mintoken.stores.base import Batch
 from mintoken.stores.locks import LedgerLock, WorkerLock, find_workers
 from mintoken.stores.sqlite_file import translated
@@ -90,8 +100,8 @@ class SqliteStore:
             accounts = tuple(map(rows.account, await snapshot.execute_fetchall(rows.ALL_ACCOUNTS)))
             keys = tuple(map(rows.key, await snapshot.execute_fetchall(rows.ALL_KEYS)))
             rules = tuple(map(rows.rule, await snapshot.execute_fetchall(rows.ALL_RULES)))
-            stopped = frozenset(map(tuple, await snapshot.execute_fetchall(rows.ALL_STOPPED)))
-        return Directory(revision, accounts, keys, rules, stopped)
+            verdicts = dict(map(rows.verdict, await snapshot.execute_fetchall(rows.ALL_VERDICTS)))
+        return Directory(revision, accounts, keys, rules, verdicts)
 
     async def save(self, record: Account | Key | Rule) -> None:
         await self._write(partial(self._upsert, record))
@@ -99,8 +109,9 @@ class SqliteStore:
     async def remove_rule(self, rule_id: str) -> None:
         await self._write(lambda writer: writer.execute(rows.REMOVE_RULE, (rule_id,)))
 
-    async def stop(self, pairs: Collection[tuple[str, str]]) -> None:
-        await self._write(partial(_stop, pairs))
+    async def judge(self, verdicts: Mapping[tuple[str, str], Verdict]) -> None:
+        lines = [(*pair, one.stopped, one.since_ms) for pair, one in verdicts.items()]
+        await self._write(lambda writer: writer.executemany(rows.JUDGE, lines))
 
     async def commit(self, batch: Batch) -> Mapping[str, Admission]:
         if not (batch.settlements or batch.progress or batch.reservations):
@@ -123,9 +134,14 @@ class SqliteStore:
         return [rows.usage_line(group_by, line) for line in lines]
 
     async def samples(
-        self, *, since_ms: int = 0, account_id: str | None = None, key_id: str | None = None
+        self,
+        *,
+        since_ms: int = 0,
+        account_id: str | None = None,
+        experiments: Collection[str] | None = None,
     ) -> list[ArmSample]:
-        asked = {"since_ms": since_ms, "account_id": account_id, "key_id": key_id}
+        wanted = None if experiments is None else json.dumps([*experiments])
+        asked = {"since_ms": since_ms, "account_id": account_id, "experiments": wanted}
         async with self._snapshot() as snapshot:
             lines = await snapshot.execute_fetchall(SAMPLES, asked)
         return [sample(line) for line in lines]
@@ -201,7 +217,7 @@ class SqliteStore:
             month: writer.execute(rows.STANDING, month).fetchone() or (-1, 0, 0)
             for month in {(r.account_id, r.month) for r in reservations}
         }
-        admissions = _admit(reservations, standing)
+        admissions = admit(reservations, standing)
         inserted = writer.executemany(
             rows.RESERVE,
             (
@@ -245,11 +261,6 @@ class SqliteStore:
             raise
 
 
-def _stop(pairs: Collection[tuple[str, str]], writer: sqlite3.Connection) -> None:
-    writer.execute(rows.RESUME, (json.dumps([*pairs]),))
-    writer.executemany(rows.STOP, pairs)
-
-
 def _delete(before: str, limit: int, writer: sqlite3.Connection) -> int:
     ids = json.dumps([row[0] for row in writer.execute(rows.PURGEABLE, (before, limit))])
     writer.execute(rows.KEEP_SUMS, (ids,))
@@ -271,23 +282,3 @@ def _do(work: Callable[[sqlite3.Connection], _T], writer: sqlite3.Connection) ->
     writer.execute("BEGIN IMMEDIATE")
     with writer:  # commits, or rolls back what fails
         return work(writer)
-
-
-def _admit(
-    reservations: Sequence[Reservation], standing: Mapping[tuple[str, str], tuple[int, int, int]]
-) -> dict[str, Admission]:
-    """Who is let in, in their order: each needs room for its `needed_tokens` (contract §5).
-
-    `standing` has of each account and month the limit (-1 if there is no such account, 0 if it is
-    unlimited), the used and the reserved tokens.
-    """
-    admissions: dict[str, Admission] = {}
-    reserved = {month: standing[month][2] for month in standing}
-    for one in reservations:
-        month = one.account_id, one.month
-        limit, used, _ = standing[month]
-        fits = limit == 0 or used + reserved[month] + one.needed_tokens <= limit
-        if fits and one.id not in admissions:
-            reserved[month] += one.reserved_tokens
-        admissions.setdefault(one.id, Admission(fits, used, max(limit, 0)))
-    return admissions

@@ -4,7 +4,7 @@ import sqlite3
 from datetime import date, timedelta
 from operator import attrgetter
 
-from mintoken.models import Account, Intensity, Key, Rule, RuleAction
+from mintoken.models import Account, Intensity, Key, Rule, RuleAction, Verdict
 from mintoken.reports import PURGED, GroupBy, UsageLine
 
 _EPOCH = date(1970, 1, 1)
@@ -52,6 +52,7 @@ RESERVATION_ROW = attrgetter(
     "arm",
     "conversation",
     "opening_bytes",
+    "epoch",
     "prompt_version",
     "injected_tokens",
     "bytes_in",
@@ -59,9 +60,9 @@ RESERVATION_ROW = attrgetter(
 )
 RESERVE = """
 INSERT INTO usage (id, account_id, key_id, started_at, month, protocol, model, stream, intensity,
-    reason, arm, conversation, opening_bytes, prompt_version, injected_tokens, bytes_in,
-    reserved_tokens, worker)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    reason, arm, conversation, opening_bytes, epoch, prompt_version, injected_tokens,
+    bytes_in, reserved_tokens, worker)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING"""
 THESE = "SELECT id FROM usage WHERE id IN (SELECT value FROM json_each(?))"
 STANDING = """
@@ -94,6 +95,7 @@ KEY_ROW = attrgetter(
     "control",
     "concise",
     "auto_stop",
+    "shares_since",
     "origin",
     "created_at",
     "expires_at",
@@ -101,17 +103,19 @@ KEY_ROW = attrgetter(
 )
 SAVE_KEY = """
 INSERT INTO keys (id, account_id, name, prefix, hash, intensity, smart, rpm, concurrency,
-    control, concise, auto_stop, origin, created_at, expires_at, revoked_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    control, concise, auto_stop, shares_since, origin, created_at, expires_at,
+    revoked_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id, name = excluded.name,
     prefix = excluded.prefix, hash = excluded.hash, intensity = excluded.intensity,
     smart = excluded.smart, rpm = excluded.rpm, concurrency = excluded.concurrency,
     control = excluded.control, concise = excluded.concise, auto_stop = excluded.auto_stop,
-    origin = excluded.origin, created_at = excluded.created_at, expires_at = excluded.expires_at,
+    shares_since = excluded.shares_since, origin = excluded.origin,
+    created_at = excluded.created_at, expires_at = excluded.expires_at,
     revoked_at = excluded.revoked_at"""
 ALL_KEYS = """
 SELECT id, account_id, name, prefix, hash, intensity, smart, rpm, concurrency, control, concise,
-    auto_stop, origin, created_at, expires_at, revoked_at
+    auto_stop, shares_since, origin, created_at, expires_at, revoked_at
 FROM keys ORDER BY created_at, id"""
 
 RULE_ROW = attrgetter("id", "account_id", "action.value", "pattern", "priority", "created_at")
@@ -124,11 +128,11 @@ REMOVE_RULE = "DELETE FROM rules WHERE id = ?"
 ALL_RULES = """
 SELECT id, account_id, action, pattern, priority, created_at FROM rules ORDER BY created_at, id"""
 
-ALL_STOPPED = "SELECT key_id, model FROM stopped"
-RESUME = """
-DELETE FROM stopped WHERE (key_id, model) NOT IN (
-    SELECT value ->> 0, value ->> 1 FROM json_each(?))"""
-STOP = "INSERT INTO stopped (key_id, model) VALUES (?, ?) ON CONFLICT DO NOTHING"
+ALL_VERDICTS = "SELECT key_id, model, stopped, since_ms FROM verdicts"
+JUDGE = """
+INSERT INTO verdicts (key_id, model, stopped, since_ms) VALUES (?, ?, ?, ?)
+ON CONFLICT (key_id, model) DO UPDATE SET stopped = excluded.stopped, since_ms = excluded.since_ms
+WHERE stopped <> excluded.stopped"""
 
 REPORT = """
 SELECT CASE :group_by WHEN 'day' THEN started_at / 86400000 WHEN 'key' THEN key_id
@@ -201,10 +205,11 @@ def key(row: sqlite3.Row) -> Key:
         control=row[9],
         concise=row[10],
         auto_stop=bool(row[11]),
-        origin=row[12],
-        created_at=row[13],
-        expires_at=row[14],
-        revoked_at=row[15],
+        shares_since=row[12],
+        origin=row[13],
+        created_at=row[14],
+        expires_at=row[15],
+        revoked_at=row[16],
     )
 
 
@@ -217,6 +222,10 @@ def rule(row: sqlite3.Row) -> Rule:
         priority=row[4],
         created_at=row[5],
     )
+
+
+def verdict(row: sqlite3.Row) -> tuple[tuple[str, str], Verdict]:
+    return (row[0], row[1]), Verdict(bool(row[2]), row[3])
 
 
 def usage_line(group_by: GroupBy, row: sqlite3.Row) -> UsageLine:
