@@ -42,6 +42,7 @@ def key(id_: str, *, account_id: str = "a", name: str = "main", revoked_at=None)
         control=10,
         concise=5,
         auto_stop=False,
+        shares_since=5,
         origin="key-0",
         rpm=3,
         concurrency=4,
