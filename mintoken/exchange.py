@@ -1,7 +1,9 @@
 """What is read of a request, and of its answer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import msgspec
 
 from mintoken.models import TokenUsage
 
@@ -63,8 +65,7 @@ class Opening:
     text_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A read-only view of a request body; the bytes themselves are kept elsewhere.
 
     `model` is "" where it is missing or not a string. `cap` is the caller's own limit of output
@@ -78,15 +79,18 @@ class Turn:
     model: str
     stream: bool
     cap: int | None
-    prompt: Callable[[], Prompt] = field(repr=False)
+    prompt: Callable[[], Prompt]
     inject_at: int | None = None
-    asked: Callable[[], Asked] = field(default=Asked, repr=False)
-    opening: Callable[[], Opening] = field(default=Opening, repr=False)
+    asked: Callable[[], Asked] = Asked
+    opening: Callable[[], Opening] = Opening
     usage_question: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Turn(model={self.model!r})"  # What it says is nobody's to read.
 
     def judged(self) -> "Turn":
         """Without what only the choice of a level needs: a million messages take their room."""
-        return replace(self, asked=Asked, opening=Opening)
+        return msgspec.structs.replace(self, asked=Asked, opening=Opening)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

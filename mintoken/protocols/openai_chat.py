@@ -1,7 +1,7 @@
 """The OpenAI Chat Completions protocol (contract §3)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -72,7 +72,7 @@ class OpenAIChat:
         )
         if isinstance(request, OddRequest):
             return turn
-        return replace(
+        return msgspec.structs.replace(
             turn,
             inject_at=_inject_at(request, source),
             asked=partial(read_asked, request, cap=turn.cap),
