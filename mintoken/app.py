@@ -39,7 +39,9 @@ from mintoken.logs import frames
 from mintoken.middlewares.auth import auth
 from mintoken.middlewares.context import context
 from mintoken.middlewares.errors import errors
+from mintoken.middlewares.members import members
 from mintoken.middlewares.quota import quota
+from mintoken.middlewares.shield import shield
 from mintoken.middlewares.timing import stamp
 from mintoken.pricing import load_prices
 from mintoken.prompts import load_prompts
@@ -64,7 +66,7 @@ ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
 
 def build_app(config: Config, rates: RateLimiter, *, clock: Clock = utc_ms) -> web.Application:
     """The application: it opens the store and everything else when its runner is set up."""
-    app = web.Application(middlewares=(context, errors, auth, quota))
+    app = web.Application(middlewares=(context, errors, members, auth, quota))
     app[CONFIG] = config
     app[CLOCK] = clock
     app[STATE] = ServerState()
@@ -75,7 +77,7 @@ def build_app(config: Config, rates: RateLimiter, *, clock: Clock = utc_ms) -> w
     app[ACCESS] = marks
     for method, path, handler, _ in ROUTES:
         app.router.add_route(method, path, handler, expect_handler=expect)
-    app.on_response_prepare.append(stamp)
+    app.on_response_prepare.extend((stamp, shield))
     # Born in this order, and gone in the reverse one: the last count is settled before the ledger
     # closes, and the last settlement is committed before the store does.
     app.cleanup_ctx.extend((_accounts_and_ledger, _stopping, _tokenizer, _upstream))

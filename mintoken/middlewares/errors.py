@@ -4,8 +4,9 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from mintoken.admin import RefusedError
 from mintoken.context import CONTEXT
-from mintoken.errors import Code, MintokenError
+from mintoken.errors import Code, MintokenError, NameTakenError, StorageError
 from mintoken.logs import frames
 from mintoken.protocols.openai_chat import OpenAIChat
 
@@ -23,6 +24,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         failure = error
     except web.HTTPException as error:
         failure = MintokenError(_CODES[error.status], headers=_allow(error))
+    except (NameTakenError, RefusedError, StorageError) as error:
+        failure = _said(error)
     except ConnectionError:
         raise  # The caller has left: there is nobody to answer.
     except Exception as error:  # noqa: BLE001 - the server must survive, and says what was lost
@@ -51,6 +54,13 @@ def error_response(failure: MintokenError) -> web.Response:
         body=PROTOCOL.error(failure, in_stream=False),
         content_type="application/json",
     )
+
+
+def _said(error: NameTakenError | RefusedError | StorageError) -> MintokenError:
+    """What the control plane's work raises, as its caller may read it: without names of files."""
+    if isinstance(error, StorageError):
+        return MintokenError(Code.STORAGE_UNAVAILABLE)
+    return MintokenError(Code.CONFLICT, str(error))
 
 
 def _allow(error: web.HTTPException) -> dict[str, str]:

@@ -16,6 +16,7 @@ from mintoken.models import (
     Settlement,
     Verdict,
 )
+from mintoken.people import AdminKey, Session, User
 from mintoken.reports import ArmSample, GroupBy, UsageLine
 
 
@@ -28,7 +29,41 @@ class Batch:
     reservations: Sequence[Reservation] = field(default=())
 
 
-class Store(Protocol):
+class UserStore(Protocol):
+    """The part of a store that knows people."""
+
+    async def users(self, *, account_id: str | None = None, name: str | None = None) -> list[User]:
+        """The users, of an account or of this name if that is given, the oldest first."""
+
+    async def save_user(self, user: User) -> None:
+        """Insert the user, or update the one with his id. Raises NameTakenError.
+
+        A new password ends all his sessions.
+        """
+
+    async def remove_user(self, user_id: str) -> None:
+        """Delete the user and his sessions, if he is there."""
+
+    async def open_session(self, session: Session, *, before: tuple[int, int]) -> None:
+        """Keep a new session; forget those that began, or were last seen, before these times."""
+
+    async def session(self, session_id: str) -> tuple[Session, User] | None:
+        """A session, however old, and its user."""
+
+    async def see_session(self, session_id: str, *, now_ms: int) -> None:
+        """Note that the session, if it is there, was seen now."""
+
+    async def close_session(self, session_id: str) -> None:
+        """Delete the session, if it is there."""
+
+    async def admin_keys(self, *, hash_: bytes | None = None) -> list[AdminKey]:
+        """The keys for scripts, or the one of this hash, revoked ones too, the oldest first."""
+
+    async def save_admin_key(self, key: AdminKey) -> None:
+        """Insert the key, or update the one with its id. Raises NameTakenError."""
+
+
+class Store(UserStore, Protocol):
     """One database. Every method raises StorageError when the database cannot do it just now."""
 
     async def directory(self, known_revision: int = -1) -> Directory | None:

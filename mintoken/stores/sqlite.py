@@ -32,6 +32,7 @@ from mintoken.stores.base import Batch
 from mintoken.stores.locks import LedgerLock, WorkerLock, find_workers
 from mintoken.stores.sqlite_file import translated
 from mintoken.stores.sqlite_samples import SAMPLES, sample
+from mintoken.stores.sqlite_users import SqliteUsers
 
 _T = TypeVar("_T")
 
@@ -67,7 +68,7 @@ async def _open_locked(data_dir: Path, lock: LedgerLock, now_ms: int) -> "Sqlite
         return SqliteStore(path, lock, writer, reader, connections.pop_all())
 
 
-class SqliteStore:
+class SqliteStore(SqliteUsers):
     """A `base.Store`; `open_sqlite` makes one. To be opened after a fork, and closed."""
 
     def __init__(
