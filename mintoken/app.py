@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from mintoken import pages
 from mintoken.accounts import Accounts
 from mintoken.admin import secret_for
 from mintoken.clock import utc_ms
@@ -48,6 +49,7 @@ from mintoken.prompts import load_prompts
 from mintoken.rates import RateLimiter
 from mintoken.refusals import Refusals
 from mintoken.routes.body import expect
+from mintoken.routes.dashboard import DASHBOARD
 from mintoken.routes.health import healthz, readyz
 from mintoken.routes.proxy import chat, models
 from mintoken.stopping import keep_reviewed
@@ -61,6 +63,7 @@ ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
     ("GET", "/v1/models/{id}", models, Access.KEY),
     ("GET", "/healthz", healthz, Access.OPEN),
     ("GET", "/readyz", readyz, Access.OPEN),
+    *DASHBOARD,
 )
 
 
@@ -77,6 +80,7 @@ def build_app(config: Config, rates: RateLimiter, *, clock: Clock = utc_ms) -> w
     app[ACCESS] = marks
     for method, path, handler, _ in ROUTES:
         app.router.add_route(method, path, handler, expect_handler=expect)
+    pages.set_up(app)
     app.on_response_prepare.extend((stamp, shield))
     # Born in this order, and gone in the reverse one: the last count is settled before the ledger
     # closes, and the last settlement is committed before the store does.

@@ -1,4 +1,4 @@
-"""Charts as SVG that pygal draws: in the colours of the page, light or dark, and without a script."""
+"""Charts as SVG, drawn by pygal: in the colours of the page, light or dark, without a script."""
 
 import re
 import sys
@@ -46,7 +46,8 @@ def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[int]]) -> 
     """
     names = list(series)
     drawn = pygal.StackedBar(
-        width=760, height=300, margin=12, js=[], css=["file://style.css", "file://graph.css", _css()],
+        width=760, height=300, margin=12, js=[],
+        css=["file://style.css", "file://graph.css", _css()],
         legend_at_bottom=True, legend_at_bottom_columns=max(1, min(6, len(names))),
         no_data_text="Nothing yet", print_values=False, show_minor_x_labels=False,
         x_labels_major_count=min(8, max(1, len(labels))), truncate_legend=24, truncate_label=-1,

@@ -11,6 +11,7 @@ import pygal
 from mintoken.charts import bare, style
 from mintoken.eval_records import Arm
 
+
 def page(
     found: Mapping[str, Any], rows: Sequence[Mapping[str, object]], columns: Mapping[str, str]
 ) -> str:

@@ -1,4 +1,4 @@
-"""What all pages of the dashboard share: their names, who looks at them, forms, and the way back."""
+"""What all pages of the dashboard share: their names, who looks, forms, and the way back."""
 
 from collections.abc import Mapping
 from importlib.resources import files

@@ -22,7 +22,8 @@ from mintoken.people import Member
 from mintoken.sessions import member_of_key, member_of_session
 
 SAFE = ("GET", "HEAD", "OPTIONS")
-FOR_MEMBERS = ("/api", "/dashboard")
+PAGES, SIGN_IN = "/dashboard", "/dashboard/sign-in"
+FOR_MEMBERS = ("/api", PAGES)
 
 
 @web.middleware
@@ -38,6 +39,8 @@ async def members(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.app[STATE].refusing:
             raise MintokenError(Code.SERVER_SHUTTING_DOWN, headers={"x-should-retry": "true"})
         ctx.member = await _member(request)
+        if ctx.member is None and ctx.access.role and request.path.startswith(PAGES):
+            return web.Response(status=303, headers={"Location": SIGN_IN})
         _check_role(ctx.access, ctx.member)
     return await handler(request)
 

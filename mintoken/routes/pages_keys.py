@@ -100,15 +100,22 @@ def settings_of(form: Mapping[str, str]) -> admin.KeySettings:
     except ValueError:
         raise admin.RefusedError(f"intensity is one of {', '.join(Intensity)}.") from None
     return admin.KeySettings(
-        name=form.get("name", ""), intensity=intensity, smart="smart" in form, **numbers
+        name=form.get("name", ""),
+        intensity=intensity,
+        smart="smart" in form,
+        control=numbers["control"],
+        rpm=numbers["rpm"],
+        concurrency=numbers["concurrency"],
     )
 
 
 def _given(form: Mapping[str, str]) -> dict[str, object]:
     """The form as it was sent, to be mended."""
-    return BLANK | {name: form[name] for name in BLANK if name in form} | {
-        "smart_detect_enabled": "smart" in form
-    }
+    return (
+        BLANK
+        | {name: form[name] for name in BLANK if name in form}
+        | {"smart_detect_enabled": "smart" in form}
+    )
 
 
 def _key(request: web.Request) -> Key:
@@ -159,7 +166,7 @@ def _snippets(request: web.Request, token: str) -> list[tuple[str, str]]:
             "curl",
             f'curl {url}/chat/completions -H "Authorization: Bearer {token}" '
             '-H "X-Provider-Key: $OPENAI_API_KEY" -H "Content-Type: application/json" \\\n'
-            """  -d '{"model": "gpt-4o", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}'""",
+            """  -d '{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello!"}]}'""",
         ),
         (
             "Python",

@@ -29,8 +29,10 @@ async def savings(request: web.Request) -> web.Response:
     share = max((key.control for key in keys), default=0) / 100
     found = report(samples, prices, control_share=share)
     sentences = [*statement.sentences(found, prices, key=keys[0].name if keys else "KEY")]
-    for stop in documents.stop_documents(app[ACCOUNTS].directory, keys):
-        sentences.append("It does not pay, so it is stopped since {since}: {key} on {model}.".format(**stop))
+    sentences += [
+        "It does not pay, so it is stopped since {since}: {key} on {model}.".format(**stop)
+        for stop in documents.stop_documents(app[ACCOUNTS].directory, keys)
+    ]
     return page(
         request,
         "savings.html",

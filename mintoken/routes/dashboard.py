@@ -1,0 +1,23 @@
+"""The routes of the dashboard's pages, for the application's table."""
+
+from aiohttp.typedefs import Handler
+
+from mintoken.context import Access
+from mintoken.pages import static
+from mintoken.routes import pages_keys, pages_rules, pages_savings
+
+DASHBOARD: tuple[tuple[str, str, Handler, Access], ...] = (
+    ("GET", "/dashboard/static/{name}", static, Access.SIGN_IN),
+    ("GET", "/dashboard/keys", pages_keys.list_keys, Access.VIEWER),
+    ("POST", "/dashboard/keys", pages_keys.create, Access.ADMIN),
+    ("GET", "/dashboard/keys/{id}", pages_keys.edit, Access.ADMIN),
+    ("POST", "/dashboard/keys/{id}", pages_keys.update, Access.ADMIN),
+    ("POST", "/dashboard/keys/{id}/rotate", pages_keys.rotate, Access.ADMIN),
+    ("POST", "/dashboard/keys/{id}/revoke", pages_keys.revoke, Access.ADMIN),
+    ("GET", "/dashboard/rules", pages_rules.list_rules, Access.VIEWER),
+    ("POST", "/dashboard/rules", pages_rules.add, Access.ADMIN),
+    ("POST", "/dashboard/rules/try", pages_rules.try_text, Access.VIEWER),
+    ("POST", "/dashboard/rules/{id}/remove", pages_rules.remove, Access.ADMIN),
+    ("GET", "/dashboard/savings", pages_savings.savings, Access.VIEWER),
+    ("POST", "/dashboard/savings/measure", pages_savings.measure, Access.ADMIN),
+)
