@@ -44,7 +44,11 @@ SIDEWAYS = {
     ("routes/proxy", "routes/level"),
     ("stores/sqlite", "stores/admission"), ("stores/sqlite", "stores/sqlite_file"),
     ("stores/sqlite", "stores/sqlite_rows"),
-    ("stores/sqlite_backup", "stores/sqlite_file"), ("stores/sqlite_backup", "stores/sqlite_rows"),
+    ("stores/sqlite_backup", "stores/sqlite_file"), ("stores/sqlite_backup", "stores/sqlite_audit"),
+    ("stores/sqlite", "stores/sqlite_analytics"), ("stores/sqlite", "stores/sqlite_audit"),
+    ("stores/sqlite_audit", "stores/sqlite_rows"), ("reports", "models"),
+    ("stores/sqlite_analytics", "stores/sqlite_file"),
+    ("stores/sqlite_analytics", "stores/sqlite_pages"),
     ("stores/sqlite", "stores/locks"), ("stores/sqlite", "stores/sqlite_samples"),
 }  # fmt: skip
 HOMES = {
