@@ -20,6 +20,7 @@ from mintoken.context import (
     CLOCK,
     CONFIG,
     CONVERSATIONS,
+    FEED,
     LEDGER,
     PROMPTS,
     RATES,
@@ -35,6 +36,7 @@ from mintoken.context import (
 from mintoken.conversations import Conversations
 from mintoken.detect import load_detector
 from mintoken.errors import DiskError, TokenizerError
+from mintoken.feed import Feed
 from mintoken.ledger import Ledger
 from mintoken.logs import frames
 from mintoken.middlewares.auth import auth
@@ -50,6 +52,7 @@ from mintoken.rates import RateLimiter
 from mintoken.refusals import Refusals
 from mintoken.routes.body import expect
 from mintoken.routes.dashboard import DASHBOARD
+from mintoken.routes.events import events
 from mintoken.routes.health import healthz, readyz
 from mintoken.routes.proxy import chat, models
 from mintoken.stopping import keep_reviewed
@@ -63,6 +66,7 @@ ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
     ("GET", "/v1/models/{id}", models, Access.KEY),
     ("GET", "/healthz", healthz, Access.OPEN),
     ("GET", "/readyz", readyz, Access.OPEN),
+    ("GET", "/api/events", events, Access.VIEWER),
     *DASHBOARD,
 )
 
@@ -96,6 +100,7 @@ async def _accounts_and_ledger(app: web.Application) -> AsyncIterator[None]:
         await accounts.refresh()
         app[SECRET] = secret_for(accounts.directory, config.storage.data_dir)
         app[CONVERSATIONS] = Conversations(await asyncio.to_thread(load_detector), app[SECRET])
+        app[FEED] = Feed(store)
         ledger = app[LEDGER] = Ledger(store, counts=config.quota.counts)
         with suppress(DiskError):  # It serves with 503 until the ledger finds that it has passed.
             await ledger.recover()

@@ -14,6 +14,7 @@ from mintoken.config import AdminConfig, Config
 from mintoken.conversations import Conversations
 from mintoken.errors import Code
 from mintoken.exchange import Spoken
+from mintoken.feed import Feed
 from mintoken.ledger import Ledger
 from mintoken.models import Admission, Decision, Key, Outcome, Reservation, TokenUsage
 from mintoken.people import Member, Role
@@ -72,6 +73,7 @@ ACCOUNTS = web.AppKey("accounts", Accounts)
 CLOCK: web.AppKey[Clock] = web.AppKey("clock", Callable)  # type: ignore[arg-type]
 CONFIG = web.AppKey("config", Config)
 CONVERSATIONS = web.AppKey("conversations", Conversations)
+FEED = web.AppKey("feed", Feed)
 LEDGER = web.AppKey("ledger", Ledger)
 PROMPTS = web.AppKey("prompts", Prompts)
 RATES = web.AppKey("rates", RateLimiter)

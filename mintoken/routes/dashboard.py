@@ -4,10 +4,20 @@ from aiohttp.typedefs import Handler
 
 from mintoken.context import Access
 from mintoken.pages import static
-from mintoken.routes import pages_keys, pages_rules, pages_savings
+from mintoken.routes import (
+    pages_keys,
+    pages_overview,
+    pages_requests,
+    pages_rules,
+    pages_savings,
+)
 
 DASHBOARD: tuple[tuple[str, str, Handler, Access], ...] = (
     ("GET", "/dashboard/static/{name}", static, Access.SIGN_IN),
+    ("GET", "/dashboard", pages_overview.overview, Access.VIEWER),
+    ("GET", "/dashboard/charts/{name}", pages_overview.chart, Access.VIEWER),
+    ("GET", "/dashboard/requests", pages_requests.list_requests, Access.VIEWER),
+    ("GET", "/dashboard/requests/{id}", pages_requests.show, Access.VIEWER),
     ("GET", "/dashboard/keys", pages_keys.list_keys, Access.VIEWER),
     ("POST", "/dashboard/keys", pages_keys.create, Access.ADMIN),
     ("GET", "/dashboard/keys/{id}", pages_keys.edit, Access.ADMIN),

@@ -54,7 +54,7 @@ async def overview(request: web.Request) -> web.Response:
         measured=saved.output is not None,
         ratio=statement.row(saved)["ratio"],
         money=statement.row(saved)["saved"],
-        status=statement.row(saved)["status"],
+        progress=statement.row(saved)["status"],
         measuring=saved.status is not Status.NOT_MEASURED,
         has_keys=any(key.revoked_at is None for key in keys_of(request)),
     )
@@ -71,9 +71,7 @@ async def chart(request: web.Request) -> web.Response:
     return web.Response(text=drawn, content_type="image/svg+xml")
 
 
-async def _chart(
-    request: web.Request, name: str, days: int, span: Span, bucket: Bucket
-) -> Chart:
+async def _chart(request: web.Request, name: str, days: int, span: Span, bucket: Bucket) -> Chart:
     lines, measure = await _lines(request, name, span, bucket)
     values = _values(lines, measure)
     at_each = list(zip(*values.values(), strict=True)) or [()] * len(_labels(span, bucket))
@@ -81,9 +79,7 @@ async def _chart(
         title=CHARTS[name][0],
         path=f"/dashboard/charts/{name}?days={days}",
         series=[*values],
-        rows=[
-            pair for pair in zip(_labels(span, bucket), at_each, strict=True) if any(pair[1])
-        ],
+        rows=[pair for pair in zip(_labels(span, bucket), at_each, strict=True) if any(pair[1])],
     )
 
 
@@ -101,9 +97,7 @@ def _values(lines: Sequence[Series], measure: str) -> Mapping[str, Sequence[int]
 
 def _labels(span: Span, bucket: Bucket) -> list[str]:
     """When each bucket begins: the hour of a day, or the day of a month."""
-    texts = [
-        utc_text(hour * HOUR_MS) or "" for hour in range(span.start, span.end, bucket.hours)
-    ]
+    texts = [utc_text(hour * HOUR_MS) or "" for hour in range(span.start, span.end, bucket.hours)]
     return [text[11:16] if bucket is Bucket.HOUR else text[5:10] for text in texts]
 
 

@@ -52,7 +52,10 @@ async def list_requests(request: web.Request) -> web.Response:
         filters=[
             ("key_id", "Key", list(names.items())),
             ("model", "Model", [(one.group, one.group) for one in models]),
-            *((name, label, [(one, one) for one in values]) for name, (label, values) in _CLOSED.items()),
+            *(
+                (name, label, [(one, one) for one in values])
+                for name, (label, values) in _CLOSED.items()
+            ),
         ],
         asked=asked,
         place=await store.newest_place(),
