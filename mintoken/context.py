@@ -16,6 +16,7 @@ from mintoken.errors import Code
 from mintoken.exchange import Spoken
 from mintoken.ledger import Ledger
 from mintoken.models import Admission, Decision, Key, Outcome, Reservation, TokenUsage
+from mintoken.passwords import PasswordThread
 from mintoken.people import Member, Role
 from mintoken.prompts import NO_WORDING, Prompts, Wording
 from mintoken.protocols.base import Meter
@@ -73,6 +74,8 @@ CLOCK: web.AppKey[Clock] = web.AppKey("clock", Callable)  # type: ignore[arg-typ
 CONFIG = web.AppKey("config", Config)
 CONVERSATIONS = web.AppKey("conversations", Conversations)
 LEDGER = web.AppKey("ledger", Ledger)
+OPENAPI = web.AppKey("openapi", bytes)
+PASSWORDS = web.AppKey("passwords", PasswordThread)
 PROMPTS = web.AppKey("prompts", Prompts)
 RATES = web.AppKey("rates", RateLimiter)
 REFUSALS = web.AppKey("refusals", Refusals)

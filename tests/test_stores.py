@@ -551,7 +551,10 @@ async def test_the_pragmas_are_those_of_the_design(store, database):
     )
     assert sorted(tables) == [
         (name, 1)
-        for name in "accounts directory keys month_usage purged_usage rules usage verdicts".split()
+        for name in (
+            "accounts admin_keys directory keys month_usage purged_usage rules sessions usage "
+            "users verdicts"
+        ).split()
     ]
     for pragma, value in [("synchronous", 2), ("foreign_keys", 1), ("trusted_schema", 0)]:
         [(found,)] = await store._writer.execute_fetchall(f"PRAGMA {pragma}")
