@@ -22,6 +22,8 @@ from mintoken.context import (
     CONVERSATIONS,
     FEED,
     LEDGER,
+    OPENAPI,
+    PASSWORDS,
     PROMPTS,
     RATES,
     REFUSALS,
@@ -46,15 +48,27 @@ from mintoken.middlewares.members import members
 from mintoken.middlewares.quota import quota
 from mintoken.middlewares.shield import shield
 from mintoken.middlewares.timing import stamp
+from mintoken.passwords import PasswordThread
 from mintoken.pricing import load_prices
 from mintoken.prompts import load_prompts
 from mintoken.rates import RateLimiter
 from mintoken.refusals import Refusals
+from mintoken.routes.accounts import (
+    change_account,
+    create_member,
+    list_members,
+    remove_member,
+    show_account,
+)
 from mintoken.routes.body import expect
 from mintoken.routes.dashboard import DASHBOARD
 from mintoken.routes.events import events
 from mintoken.routes.health import healthz, readyz
+from mintoken.routes.keys import change_key, create_key, list_keys, revoke_key, rotate_key
+from mintoken.routes.openapi import document, openapi
 from mintoken.routes.proxy import chat, models
+from mintoken.routes.rules import create_rule, delete_rule, list_rules, try_rules
+from mintoken.routes.session import login, logout, who
 from mintoken.stopping import keep_reviewed
 from mintoken.stores.sqlite import open_sqlite
 from mintoken.tokens import Tokenizer
@@ -66,6 +80,24 @@ ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
     ("GET", "/v1/models/{id}", models, Access.KEY),
     ("GET", "/healthz", healthz, Access.OPEN),
     ("GET", "/readyz", readyz, Access.OPEN),
+    ("POST", "/api/login", login, Access.SIGN_IN),
+    ("POST", "/api/logout", logout, Access.SIGN_IN),
+    ("GET", "/api/openapi.json", openapi, Access.SIGN_IN),
+    ("GET", "/api/me", who, Access.VIEWER),
+    ("GET", "/api/account", show_account, Access.VIEWER),
+    ("PATCH", "/api/account", change_account, Access.OWNER),
+    ("GET", "/api/members", list_members, Access.OWNER),
+    ("POST", "/api/members", create_member, Access.OWNER),
+    ("DELETE", "/api/members/{id}", remove_member, Access.OWNER),
+    ("GET", "/api/keys", list_keys, Access.VIEWER),
+    ("POST", "/api/keys", create_key, Access.ADMIN),
+    ("PATCH", "/api/keys/{id}", change_key, Access.ADMIN),
+    ("POST", "/api/keys/{id}/rotate", rotate_key, Access.ADMIN),
+    ("POST", "/api/keys/{id}/revoke", revoke_key, Access.ADMIN),
+    ("GET", "/api/rules", list_rules, Access.VIEWER),
+    ("POST", "/api/rules", create_rule, Access.ADMIN),
+    ("POST", "/api/rules/try", try_rules, Access.VIEWER),
+    ("DELETE", "/api/rules/{id}", delete_rule, Access.ADMIN),
     ("GET", "/api/events", events, Access.VIEWER),
     *DASHBOARD,
 )
@@ -85,10 +117,11 @@ def build_app(config: Config, rates: RateLimiter, *, clock: Clock = utc_ms) -> w
     for method, path, handler, _ in ROUTES:
         app.router.add_route(method, path, handler, expect_handler=expect)
     pages.set_up(app)
+    app[OPENAPI] = document((method, path, access) for method, path, _, access in ROUTES)
     app.on_response_prepare.extend((stamp, shield))
     # Born in this order, and gone in the reverse one: the last count is settled before the ledger
     # closes, and the last settlement is committed before the store does.
-    app.cleanup_ctx.extend((_accounts_and_ledger, _stopping, _tokenizer, _upstream))
+    app.cleanup_ctx.extend((_accounts_and_ledger, _passwords, _stopping, _tokenizer, _upstream))
     return app
 
 
@@ -112,6 +145,12 @@ async def _accounts_and_ledger(app: web.Application) -> AsyncIterator[None]:
         await asyncio.gather(refreshing, committing, return_exceptions=True)
     finally:
         await store.close()
+
+
+async def _passwords(app: web.Application) -> AsyncIterator[None]:
+    passwords = app[PASSWORDS] = PasswordThread()
+    yield
+    await asyncio.to_thread(passwords.close)
 
 
 async def _stopping(app: web.Application) -> AsyncIterator[None]:

@@ -17,6 +17,7 @@ from mintoken.exchange import Spoken
 from mintoken.feed import Feed
 from mintoken.ledger import Ledger
 from mintoken.models import Admission, Decision, Key, Outcome, Reservation, TokenUsage
+from mintoken.passwords import PasswordThread
 from mintoken.people import Member, Role
 from mintoken.prompts import NO_WORDING, Prompts, Wording
 from mintoken.protocols.base import Meter
@@ -75,6 +76,8 @@ CONFIG = web.AppKey("config", Config)
 CONVERSATIONS = web.AppKey("conversations", Conversations)
 FEED = web.AppKey("feed", Feed)
 LEDGER = web.AppKey("ledger", Ledger)
+OPENAPI = web.AppKey("openapi", bytes)
+PASSWORDS = web.AppKey("passwords", PasswordThread)
 PROMPTS = web.AppKey("prompts", Prompts)
 RATES = web.AppKey("rates", RateLimiter)
 REFUSALS = web.AppKey("refusals", Refusals)

@@ -1,4 +1,4 @@
-"""Accounts and keys as JSON shows them."""
+"""Accounts, keys and users as JSON shows them."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -6,6 +6,7 @@ from dataclasses import asdict
 from mintoken.admin import find_account, state
 from mintoken.clock import utc_text
 from mintoken.models import Account, Directory, Key
+from mintoken.people import AdminKey, User
 from mintoken.reports import UsageRow
 
 
@@ -36,6 +37,31 @@ def key_document(key: Key, directory: Directory, *, now_ms: int) -> dict[str, ob
         "auto_stop": key.auto_stop,
         "created_at": utc_text(key.created_at),
         "expires_at": utc_text(key.expires_at),
+        "revoked_at": utc_text(key.revoked_at),
+    }
+
+
+def user_document(user: User, directory: Directory) -> dict[str, object]:
+    """A user as JSON shows him, without his password's hash."""
+    return {
+        "id": user.id,
+        "name": user.name,
+        "account": find_account(directory, user.account_id).name,
+        "role": user.role.value,
+        "created_at": utc_text(user.created_at),
+    }
+
+
+def admin_key_document(key: AdminKey, directory: Directory) -> dict[str, object]:
+    """An admin key as JSON shows it, without its secret and without its hash."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "account": find_account(directory, key.account_id).name,
+        "prefix": key.prefix,
+        "role": key.role.value,
+        "state": "active" if key.revoked_at is None else "revoked",
+        "created_at": utc_text(key.created_at),
         "revoked_at": utc_text(key.revoked_at),
     }
 

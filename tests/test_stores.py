@@ -552,8 +552,8 @@ async def test_the_pragmas_are_those_of_the_design(store, database):
     assert sorted(tables) == [
         (name, 1)
         for name in (
-            "accounts directory key_usage keys latency_buckets latency_hours month_usage"
-            " purged_usage rules usage usage_days usage_hours verdicts"
+            "accounts admin_keys directory feed key_usage keys latency_buckets latency_hours"
+            " month_usage purged_usage rules sessions usage usage_days usage_hours users verdicts"
         ).split()
     ]
     for pragma, value in [("synchronous", 2), ("foreign_keys", 1), ("trusted_schema", 0)]:

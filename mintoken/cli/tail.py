@@ -3,7 +3,8 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any
 
 import aiohttp
@@ -11,14 +12,13 @@ import typer
 from aiohttp_sse_client.client import EventSource
 
 from mintoken.cli.base import AsJson
-from mintoken.tables import console
 
 PAUSE_S = 1.0
 """Seconds before it connects again."""
 KEY = "MINTOKEN_ADMIN_KEY"
 WIDTHS = {
     "started_at": 20, "key_name": 16, "model": 24, "intensity": 6, "reason": 24, "outcome": 16,
-    "input_tokens": 8, "output_tokens": 8, "duration_ms": 8,
+    "input_tokens": 12, "output_tokens": 13, "duration_ms": 11,
 }  # fmt: skip
 
 
@@ -47,32 +47,55 @@ def tail(
 
 async def _follow(url: str, token: str, *, as_json: bool) -> None:
     if not as_json:
-        print(_line({name: name.removesuffix("_at") for name in WIDTHS}))
-    async for event in events(url, token):
+        print(_line({name: name for name in WIDTHS}))
+    async for event in events(url, token, tell=lambda what: print(what, file=sys.stderr)):
         print(json.dumps(event) if as_json else _line(event), flush=True)
 
 
-async def events(url: str, token: str) -> AsyncIterator[dict[str, Any]]:
-    """The account's requests as they are settled, none lost and none twice.
+async def events(
+    url: str, token: str, *, tell: Callable[[str], None], pause_s: float = PAUSE_S
+) -> AsyncIterator[dict[str, Any]]:
+    """The account's requests as they are settled, none lost and none twice, for ever.
 
-    Raises typer.BadParameter where asking again is of no use.
+    `tell` is told when the connection broke. Raises typer.BadParameter where the key is of no use.
     """
     place = ""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         while True:
             headers = {"Authorization": f"Bearer {token}"}
-            headers |= {"Last-Event-ID": place} if place else {}
             try:
-                await _check(session, f"{url}/api/events", headers)
-                source = EventSource(
+                await _check_key(session, url, headers)
+                if place:
+                    headers["Last-Event-ID"] = place
+                async with EventSource(
                     f"{url}/api/events", session=session, headers=headers, max_connect_retry=0
-                )
-                async with source:
+                ) as source:
                     async for event in source:
-                        place = event.last_event_id or place
-                        if event.type == "message" and event.data:
+                        place = event.last_event_id
+                        if event.type != "begin":
                             yield json.loads(event.data)
-            except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-                console(__import__("sys").stderr).print(f"{_why(error)} Connecting again ...")
-            await asyncio.sleep(PAUSE_S)
+            except (aiohttp.ClientError, ConnectionError, TimeoutError):
+                tell(f"{url} does not answer. Trying again ...")
+            await asyncio.sleep(pause_s)
+
+
+async def _check_key(session: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> None:
+    async with session.get(f"{url}/api/me", headers=headers) as answer:
+        if answer.status == 404:
+            raise typer.BadParameter(f"{url} is no admin listener.", param_hint="--url")
+        if answer.status in (401, 403):
+            raise typer.BadParameter("This is no admin key that is in use.", param_hint="--key")
+        answer.raise_for_status()
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    """One line; whatever a caller named his model, it does not steer the terminal."""
+    cells = (
+        "".join(one if one.isprintable() else "\ufffd" for one in str(event[name]))[:width]
+        for name, width in WIDTHS.items()
+    )
+    return "  ".join(
+        cell.rjust(width) if name.endswith(("tokens", "_ms")) else cell.ljust(width)
+        for cell, (name, width) in zip(cells, WIDTHS.items(), strict=True)
+    ).rstrip()

@@ -27,7 +27,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     ctx.response = response
     async with response:
-        await response.send("", event="begin", id=str(place), retry=RETRY_MS)
+        await response.send("{}", event="begin", id=str(place), retry=RETRY_MS)
         while not app[STATE].leaving and response.is_connected():
             for settled in await feed.after(place, account_id):
                 document = usage_row_document(settled.row, app[ACCOUNTS].directory)
