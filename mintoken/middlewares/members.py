@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -21,6 +22,7 @@ from mintoken.errors import Code, MintokenError
 from mintoken.people import Member
 from mintoken.sessions import member_of_key, member_of_session
 
+LOG = structlog.get_logger()
 SAFE = ("GET", "HEAD", "OPTIONS")
 FOR_MEMBERS = ("/api", "/dashboard")
 
@@ -39,7 +41,18 @@ async def members(request: web.Request, handler: Handler) -> web.StreamResponse:
             raise MintokenError(Code.SERVER_SHUTTING_DOWN, headers={"x-should-retry": "true"})
         ctx.member = await _member(request)
         _check_role(ctx.access, ctx.member)
-    return await handler(request)
+    response = await handler(request)
+    if ctx.member is not None and request.method not in SAFE:
+        resource = request.match_info.route.resource
+        LOG.info(
+            "administered",
+            id=ctx.id,
+            user=ctx.member.user_id,
+            method=request.method,
+            route=resource.canonical if resource else "",
+            status=response.status,
+        )
+    return response
 
 
 def _check_role(access: Access, member: Member | None) -> None:
