@@ -1,18 +1,24 @@
 """Every route, asked by everybody: exactly those may who are named for it."""
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable
 from itertools import count
+from pathlib import Path
 
 import aiohttp
 import pytest
-from conftest import Proxy, StartProxy
+from aiohttp import web
+from conftest import Proxy, StartProxy, config_for
+from fake_upstream import FakeUpstream
 from staff import PASSWORD, Caller, hire, member, script
 
 from mintoken.app import ROUTES
 from mintoken.context import Access
 from mintoken.people import Role
+from mintoken.rates import RateLimiter, RateTable
 from mintoken.routes.openapi import OPERATIONS
+from mintoken.server import Server, bind
 
 NUMBERS = count()
 
@@ -153,6 +159,39 @@ async def test_the_public_listener_has_none_of_it(start_proxy: StartProxy) -> No
         assert (answer.status, answer.headers["X-Mintoken-Error"]) == (404, "not_found"), path
         assert "Allow" not in answer.headers
         assert "Content-Security-Policy" not in answer.headers
+
+
+async def test_a_route_that_is_not_marked_is_there_for_nobody(
+    upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    async def forgotten(request: web.Request) -> web.Response:
+        return web.Response(text="never seen")
+
+    config, table = config_for(upstream, tmp_path / "data"), RateTable()
+    rates = RateLimiter(table, lambda: 0.0)
+    server = Server(config, bind(config), rates)
+    server._app.router.add_get("/forgotten", forgotten)
+    listening = await server.start()
+    async with aiohttp.ClientSession() as session:
+        url = f"http://{listening.admin}"
+        proxy = Proxy(url, url, "mt_none", tmp_path / "data", io.StringIO(), session)
+        owner = await script(proxy, Role.OWNER)
+        document = await owner.ask("GET", "/forgotten")
+    await server.close()
+    rates.close()
+    table.close()
+    assert (owner.status, document["error"]["code"]) == (404, "not_found")
+
+
+async def test_changes_are_in_the_log_with_who_made_them(proxy: Proxy) -> None:
+    owner = await member(proxy, Role.OWNER)
+    await owner.ask("GET", "/api/keys")
+    await owner.ask("PATCH", "/api/account", {"monthly_tokens": 3})
+    me = await owner.ask("GET", "/api/me")
+    told = [line for line in proxy.log_lines() if line["event"] == "administered"]
+    assert [(line["user"], line["method"], line["route"], line["status"]) for line in told] == [
+        (me["id"], "PATCH", "/api/account", 200)
+    ]
 
 
 async def test_on_one_address_for_both_it_is_there(served, upstream) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -21,6 +22,7 @@ from mintoken.errors import Code, MintokenError
 from mintoken.people import Member
 from mintoken.sessions import member_of_key, member_of_session
 
+LOG = structlog.get_logger()
 SAFE = ("GET", "HEAD", "OPTIONS")
 PAGES, SIGN_IN = "/dashboard", "/dashboard/sign-in"
 FOR_MEMBERS = ("/api", PAGES)
@@ -42,7 +44,18 @@ async def members(request: web.Request, handler: Handler) -> web.StreamResponse:
         if ctx.member is None and ctx.access.role and request.path.startswith(PAGES):
             return web.Response(status=303, headers={"Location": SIGN_IN})
         _check_role(ctx.access, ctx.member)
-    return await handler(request)
+    response = await handler(request)
+    if ctx.member is not None and request.method not in SAFE:
+        resource = request.match_info.route.resource
+        LOG.info(
+            "administered",
+            id=ctx.id,
+            user=ctx.member.user_id,
+            method=request.method,
+            route=resource.canonical if resource else "",
+            status=response.status,
+        )
+    return response
 
 
 def _check_role(access: Access, member: Member | None) -> None:
