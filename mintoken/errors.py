@@ -77,6 +77,12 @@ class Code(Enum):
         "invalid_request_error",
         "The intensity is not known. Use one of: none, lite, full, ultra.",
     )
+    INVALID_PARAMETER = (
+        "invalid_parameter",
+        400,
+        "invalid_request_error",
+        "A parameter of the query cannot be used.",
+    )
     DUPLICATE_HEADER = (
         "duplicate_header",
         400,

@@ -32,14 +32,14 @@ ENDS = [*[Outcome.OK] * 6, Outcome.CLIENT_CLOSED, Outcome.UPSTREAM_ERROR, Outcom
 ANY = RequestFilter()
 
 
-async def fill(store: Store, *, days: int = 24, rows: int = 900) -> None:
+async def fill(store: Store, *, rows: int = 900, in_order: bool = False) -> None:
     """Settled rows of two accounts, three keys and a dozen models, and a few that are open."""
     chance = random.Random(7)
     await add_account(store, "b")
     await store.save(key("key-2", name="second"))
     asked, ended = [], []
-    for _ in range(rows):
-        at = NOW - chance.randrange(days * 24 * HOUR_MS)
+    times = [NOW - chance.randrange(24 * 24 * HOUR_MS) for _ in range(rows)]
+    for at in sorted(times) if in_order else times:
         account, key_id = chance.choice([("a", "key-a"), ("a", "key-2"), ("b", "key-b")])
         model = f"m{min(chance.randrange(12), chance.randrange(12))}"
         level = chance.choice(list(Intensity))
@@ -61,9 +61,9 @@ async def fill(store: Store, *, days: int = 24, rows: int = 900) -> None:
     await settle(store, *ended[:-5])
 
 
-@pytest.fixture
-async def filled(store: Store) -> Store:
-    await fill(store)
+@pytest.fixture(params=[False, True], ids=["mixed", "in order"])
+async def filled(store: Store, request) -> Store:
+    await fill(store, in_order=request.param)
     return store
 
 
@@ -335,7 +335,7 @@ async def test_the_quota_says_what_is_used_and_held_of_the_month(store):
 
 async def test_a_purge_changes_no_sum(filled, database):
     span = SPANS[0]
-    before = [await ask_everything(filled, span), ask(database, "SELECT * FROM latency_hours")]
+    before = [await ask_everything(filled, span), ask(database, "SELECT * FROM latency_days")]
     ask(database, "UPDATE usage SET month = '2026-10' WHERE started_at < ?", NOW - 9 * 24 * HOUR_MS)
     ask(database, "DELETE FROM month_usage")
     ask(
@@ -345,7 +345,7 @@ async def test_a_purge_changes_no_sum(filled, database):
         " sum(iif(outcome = 'reserved', reserved_tokens, 0)), count(*) FROM usage GROUP BY 1, 2",
     )
     assert await filled.purge(before=MONTH, limit=10_000) > 100
-    assert [await ask_everything(filled, span), ask(database, "SELECT * FROM latency_hours")] == (
+    assert [await ask_everything(filled, span), ask(database, "SELECT * FROM latency_days")] == (
         before
     )
     assert await filled.audit() == []
@@ -368,9 +368,10 @@ async def ask_everything(store: Store, span: Span) -> list:
         ("UPDATE usage_hours SET errors = errors + 1 WHERE rowid_is", "rows': errors"),
         ("DELETE FROM usage_hours WHERE rowid_is", "less than"),
         ("DELETE FROM usage WHERE account_id = 'a'", "rows': requests"),
-        ("UPDATE usage_days SET cached_tokens = 7 WHERE day =", "the day's sums"),
-        ("DELETE FROM usage_days WHERE day =", "the day's sums"),
-        ("UPDATE latency_hours SET durations = durations + 1 WHERE hour =", "latencies"),
+        ("UPDATE usage_totals SET cached_tokens = 7 WHERE step = 1 AND", "a total is not"),
+        ("DELETE FROM usage_totals WHERE step = 24 AND", "a total is not"),
+        ("UPDATE totals_until SET hour = hour + 1 WHERE", "a total is not"),
+        ("UPDATE latency_days SET durations = durations + 1 WHERE", "latencies"),
         ("UPDATE usage SET input_tokens = 21 WHERE account_id = 'a'", "input_tokens"),
     ],
 )
@@ -378,19 +379,18 @@ async def test_the_audit_finds_a_sum_that_is_not_that_of_its_rows(filled, databa
     assert await filled.audit() == []
     hour = "(SELECT max(hour) FROM usage_hours WHERE account_id = 'a')"
     change = change.replace("rowid_is", f"account_id = 'a' AND hour = {hour}")
-    change = change.replace("day =", f"account_id = 'a' AND day = {hour} / 24")
-    change = change.replace("WHERE hour =", f"WHERE account_id = 'a' AND hour = {hour}")
-    ask(database, change)
+    ask(database, change + " account_id = 'a'" * change.endswith(("AND", "WHERE")))
     wrong = await filled.audit()
     assert any(says in line for line in wrong), wrong
     assert all(line.startswith("account a") for line in wrong)
 
 
-async def test_an_older_database_gets_its_sums_from_its_rows(open_store, database):
+@pytest.mark.parametrize("in_order", [False, True])
+async def test_an_older_database_gets_its_sums_from_its_rows(open_store, database, in_order):
     store = await open_store()
     await add_account(store)
-    await fill(store)
-    tables = ("usage_hours", "usage_days", "latency_hours", "latency_buckets")
+    await fill(store, in_order=in_order)
+    tables = ("usage_hours", "usage_totals", "totals_until", "latency_days", "latency_buckets")
     kept = [sorted(ask(database, f"SELECT * FROM {table}")) for table in tables]
     used = await store.last_used("a")
     await store.close()
@@ -427,8 +427,9 @@ def undo(database) -> None:
     with closing(sqlite3.connect(database)) as connection, connection:
         for kind, name in connection.execute(
             "SELECT type, name FROM sqlite_schema WHERE name IN ('usage_rolled_up', 'usage_of_key',"
-            " 'usage_account', 'usage_failed', 'usage_hours', 'usage_days', 'latency_hours',"
-            " 'latency_buckets', 'key_usage') ORDER BY type = 'table'"
+            " 'usage_account', 'usage_failed', 'usage_hours', 'usage_totals', 'totals_until',"
+            " 'usage_dimensions', 'latency_days', 'latency_buckets', 'key_usage')"
+            " ORDER BY type = 'table'"
         ).fetchall():
             connection.execute(f"DROP {kind} {name}")
         connection.execute(f"PRAGMA user_version = {version}")

@@ -552,8 +552,9 @@ async def test_the_pragmas_are_those_of_the_design(store, database):
     assert sorted(tables) == [
         (name, 1)
         for name in (
-            "accounts admin_keys directory feed key_usage keys latency_buckets latency_hours"
-            " month_usage purged_usage rules sessions usage usage_days usage_hours users verdicts"
+            "accounts admin_keys directory feed key_usage keys latency_buckets latency_days"
+            " month_usage purged_usage rules sessions totals_until usage usage_dimensions"
+            " usage_hours usage_totals users verdicts"
         ).split()
     ]
     for pragma, value in [("synchronous", 2), ("foreign_keys", 1), ("trusted_schema", 0)]:

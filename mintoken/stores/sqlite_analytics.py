@@ -38,28 +38,36 @@ MODELS_IN_SERIES = 8
 
 _NAMES = ", ".join(USAGE_SUMS)
 _SUMS = ", ".join(f"sum({name})" for name in USAGE_SUMS)
-# Whole days from one table, and the hours before and after them from the other.
+# Whole days, the hours before and after them, and the hours that are not in the totals yet.
 _CELLS = f"""
 WITH cells AS (
-    SELECT 24 * day AS hour, key_id, model, intensity, {_NAMES} FROM usage_days
-    WHERE account_id = :account_id AND day >= :first_day AND day < :last_day
+    SELECT start AS hour, name, {_NAMES} FROM usage_totals
+    WHERE account_id = :account_id AND dimension = :dimension AND step = 24
+        AND start >= :head AND start < :tail
     UNION ALL
-    SELECT hour, key_id, model, intensity, {_NAMES} FROM usage_hours
-    WHERE account_id = :account_id AND hour >= :start AND hour < :head
+    SELECT start, name, {_NAMES} FROM usage_totals
+    WHERE account_id = :account_id AND dimension = :dimension AND step = 1
+        AND start >= :start AND start < :head
     UNION ALL
-    SELECT hour, key_id, model, intensity, {_NAMES} FROM usage_hours
-    WHERE account_id = :account_id AND hour >= :tail AND hour < :end
+    SELECT start, name, {_NAMES} FROM usage_totals
+    WHERE account_id = :account_id AND dimension = :dimension AND step = 1
+        AND start >= :tail AND start < :end
+    UNION ALL
+    SELECT hour,
+        CASE :dimension WHEN 'key' THEN key_id WHEN 'model' THEN model ELSE intensity END,
+        {_NAMES}
+    FROM usage_hours
+    WHERE account_id = :account_id AND hour >= :start AND hour < :end
+        AND hour >= (SELECT hour FROM totals_until WHERE account_id = :account_id)
 )"""  # noqa: S608 - of our own names
 _TOTAL = f"{_CELLS} SELECT {_SUMS} FROM cells"  # noqa: S608
-_BY_KEY = f"{_CELLS} SELECT key_id, {_SUMS} FROM cells GROUP BY 1 ORDER BY 2 DESC, 1"  # noqa: S608
-_BY_MODEL = f"{_CELLS} SELECT model, {_SUMS} FROM cells GROUP BY 1 ORDER BY 2 DESC, 1"  # noqa: S608
+_GROUPS = f"{_CELLS} SELECT name, {_SUMS} FROM cells GROUP BY 1 ORDER BY 2 DESC, 1"  # noqa: S608
 _SERIES = f"""{_CELLS}
-SELECT CASE :by WHEN 'level' THEN intensity WHEN 'model' THEN model ELSE '' END,
-    (hour + :offset) / :size * :size - :offset, {_SUMS}
+SELECT iif(:by = 'none', '', name), (hour + :offset) / :size * :size - :offset, {_SUMS}
 FROM cells GROUP BY 1, 2"""  # noqa: S608
 _LATENCY = """
-SELECT ms, sum(first_bytes), sum(durations) FROM latency_hours
-WHERE account_id = ? AND hour >= ? AND hour < ? GROUP BY ms"""
+SELECT ms, sum(first_bytes), sum(durations) FROM latency_days
+WHERE account_id = ? AND day >= ? AND day < ? GROUP BY ms"""
 _LAST_USED = """
 SELECT key_id, last_used_at FROM keys JOIN key_usage ON key_id = id WHERE account_id = ?"""
 _QUOTA = """
@@ -125,7 +133,8 @@ def _ask(path: Path, work: Callable[[sqlite3.Connection], _T]) -> _T:
 
 def _summary(account_id: str, span: Span, database: sqlite3.Connection) -> Summary:
     [sums] = database.execute(_TOTAL, _asked(account_id, span)).fetchall()
-    took = database.execute(_LATENCY, (account_id, span.start, span.end)).fetchall()
+    days = span.start // 24, -(-span.end // 24)
+    took = database.execute(_LATENCY, (account_id, *days)).fetchall()
     return Summary(
         usage=_usage(sums),
         first_byte=Latency.of({ms: count for ms, count, _ in took}),
@@ -136,7 +145,8 @@ def _summary(account_id: str, span: Span, database: sqlite3.Connection) -> Summa
 def _timeseries(
     account_id: str, span: Span, bucket: Bucket, by: SplitBy, database: sqlite3.Connection
 ) -> list[Series]:
-    asked = _asked(account_id, span, by_day=bucket is not Bucket.HOUR)
+    dimension = "model" if by is SplitBy.MODEL else "level"
+    asked = _asked(account_id, span, dimension, by_day=bucket is not Bucket.HOUR)
     asked |= {"by": by.value, "size": bucket.hours, "offset": bucket.offset}
     places = {hour: at for at, hour in enumerate(range(span.start, span.end, bucket.hours))}
     lines: dict[str, list[_Sums]] = {}
@@ -156,28 +166,29 @@ def _timeseries(
 
 
 def _by_key(account_id: str, span: Span, database: sqlite3.Connection) -> list[UsageOf]:
-    lines = database.execute(_BY_KEY, _asked(account_id, span)).fetchall()
+    lines = database.execute(_GROUPS, _asked(account_id, span, "key")).fetchall()
     return [UsageOf(group, _usage(sums)) for group, *sums in lines]
 
 
 def _by_model(account_id: str, span: Span, database: sqlite3.Connection) -> list[UsageOf]:
-    lines = database.execute(_BY_MODEL, _asked(account_id, span)).fetchall()
+    lines = database.execute(_GROUPS, _asked(account_id, span, "model")).fetchall()
     if len(lines) > MODELS_IN_LIST:
         first, rest = lines[: MODELS_IN_LIST - 1], lines[MODELS_IN_LIST - 1 :]
         lines = [*first, (OTHER, *_added([line[1:] for line in rest]))]
     return [UsageOf(group, _usage(sums)) for group, *sums in lines]
 
 
-def _asked(account_id: str, span: Span, *, by_day: bool = True) -> dict[str, object]:
-    first_day, last_day = span.days if by_day else (0, 0)
-    is_split = first_day < last_day
+def _asked(
+    account_id: str, span: Span, dimension: str = "level", *, by_day: bool = True
+) -> dict[str, object]:
+    first, last = span.days
+    has_days = by_day and first < last
     return {
         "account_id": account_id,
+        "dimension": dimension,
         "start": span.start,
-        "head": 24 * first_day if is_split else span.end,
-        "first_day": first_day,
-        "last_day": last_day,
-        "tail": 24 * last_day if is_split else span.end,
+        "head": 24 * first if has_days else span.end,
+        "tail": 24 * last if has_days else span.end,
         "end": span.end,
     }
 

@@ -4,7 +4,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 
-from mintoken.clock import DAY_MS, utc_text
+from mintoken.clock import utc_text
 from mintoken.reports import HOUR_MS, USAGE_SUMS
 from mintoken.stores import sqlite_rows as rows
 
@@ -27,20 +27,36 @@ _IN_PURGED = tuple(name for name in USAGE_SUMS if name == "requests" or name.end
 _PURGED = f"""
 SELECT account_id, {", ".join(f"sum({name})" for name in _IN_PURGED)}
 FROM purged_usage GROUP BY 1"""  # noqa: S608
-_DAYS = f"""
-SELECT DISTINCT account_id, day FROM (
-    SELECT account_id, day, key_id, model, intensity, {_NAMES} FROM usage_days
+_HOUR_TOTALS = """
+SELECT DISTINCT account_id, start FROM (
+    SELECT account_id, start, name, {names} FROM usage_totals
+    WHERE dimension = '{dimension}' AND step = 1
     UNION ALL
-    SELECT account_id, hour / 24, key_id, model, intensity, {_SUMS} FROM usage_hours
-    GROUP BY 1, 2, 3, 4, 5
-) GROUP BY account_id, day, key_id, model, intensity, {_NAMES} HAVING count(*) <> 2
+    SELECT account_id, h.hour, {column}, {sums}
+    FROM usage_hours h JOIN totals_until u USING (account_id) WHERE h.hour < u.hour
+    GROUP BY 1, 2, 3
+) GROUP BY account_id, start, name, {names} HAVING count(*) <> 2 ORDER BY 1, 2"""
+_DAY_TOTALS = f"""
+SELECT DISTINCT account_id, start FROM (
+    SELECT account_id, dimension, start, name, {_NAMES} FROM usage_totals WHERE step = 24
+    UNION ALL
+    SELECT account_id, dimension, start / 24 * 24, name, {_SUMS} FROM usage_totals WHERE step = 1
+    GROUP BY 1, 2, 3, 4
+) GROUP BY account_id, dimension, start, name, {_NAMES} HAVING count(*) <> 2
 ORDER BY 1, 2"""  # noqa: S608
+_TOTALS = (
+    *(
+        _HOUR_TOTALS.format(names=_NAMES, sums=_SUMS, dimension=dimension, column=column)
+        for dimension, column in (("key", "key_id"), ("model", "model"), ("level", "intensity"))
+    ),
+    _DAY_TOTALS,
+)
 _LATENCY = """
-SELECT account_id, hour FROM (
-    SELECT account_id, hour, first_bytes, durations FROM usage_hours
+SELECT account_id, 24 * day FROM (
+    SELECT account_id, hour / 24 AS day, first_bytes, durations FROM usage_hours
     UNION ALL
-    SELECT account_id, hour, -first_bytes, -durations FROM latency_hours
-) GROUP BY 1, 2 HAVING sum(first_bytes) <> 0 OR sum(durations) <> 0 ORDER BY 1, 2"""
+    SELECT account_id, day, -first_bytes, -durations FROM latency_days
+) GROUP BY account_id, day HAVING sum(first_bytes) <> 0 OR sum(durations) <> 0 ORDER BY 1, 2"""
 
 
 def audit(database: sqlite3.Connection) -> list[str]:
@@ -53,11 +69,12 @@ def audit(database: sqlite3.Connection) -> list[str]:
         *(rows.discrepancy(*line) for line in database.execute(rows.AUDIT)),
         *_rows_against_hours(database),
         *(
-            _told(account_id, day * DAY_MS, "the day's sums are not those of its hours")
-            for account_id, day in database.execute(_DAYS)
+            _told(account_id, hour, "a total is not the sum of its hours")
+            for statement in _TOTALS
+            for account_id, hour in database.execute(statement)
         ),
         *(
-            _told(account_id, hour * HOUR_MS, "the hour's latencies are not those of its requests")
+            _told(account_id, hour, "the day's latencies are not those of its requests")
             for account_id, hour in database.execute(_LATENCY)
         ),
     ]
@@ -72,7 +89,7 @@ def _rows_against_hours(database: sqlite3.Connection) -> Iterator[str]:
             less.add((account_id, hour))
         made.setdefault(account_id, Counter()).update(_named(sums[:size]))
     for account_id, hour in sorted(less):
-        yield _told(account_id, hour * HOUR_MS, "the hour's sums are less than its rows make")
+        yield _told(account_id, hour, "the hour's sums are less than its rows make")
     purged = {account_id: sums for account_id, *sums in database.execute(_PURGED)}
     kept = {account_id: _named(sums) for account_id, *sums in database.execute(_BY_ACCOUNT)}
     for account_id in sorted(made.keys() | purged.keys() | kept.keys()):
@@ -89,5 +106,5 @@ def _named(sums: list[int]) -> dict[str, int]:
     return dict(zip(USAGE_SUMS, sums, strict=True))
 
 
-def _told(account_id: str, at_ms: int, wrong: str) -> str:
-    return f"account {account_id}, {utc_text(at_ms)}: {wrong}"
+def _told(account_id: str, hour: int, wrong: str) -> str:
+    return f"account {account_id}, {utc_text(hour * HOUR_MS)}: {wrong}"

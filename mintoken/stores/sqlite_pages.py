@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
+from itertools import chain
 from typing import Any
 
 from mintoken.models import Outcome
@@ -15,18 +16,22 @@ _COLUMNS = ", ".join(_NAMES)
 _WANTED = """
 (:key_id IS NULL OR key_id = :key_id) AND (:model IS NULL OR model = :model)
     AND (:intensity IS NULL OR intensity = :intensity)"""
-# What has no match is passed over by the roll-ups: whole days first, then hours. What is `ok` is
-# no error: a status of 400 or more never is.
+# Hours without a match are passed over by the roll-ups. What is `ok` is no error: a status of 400
+# or more never is.
 _HAS_OK = "(:outcome IS NULL OR :outcome <> 'ok' OR requests > errors)"
-_DAYS = f"""
-SELECT DISTINCT day FROM usage_days
-WHERE account_id = :account_id AND day BETWEEN :first AND :last AND {_WANTED} AND {_HAS_OK}
-ORDER BY day DESC"""  # noqa: S608 - of our own names
-_HOURS = f"""
+_UNTIL = "(SELECT hour FROM totals_until WHERE account_id = :account_id)"
+_NEW_HOURS = f"""
 SELECT DISTINCT hour FROM usage_hours
-WHERE account_id = :account_id AND hour BETWEEN 24 * :day AND 24 * :day + 23
-    AND {_WANTED} AND {_HAS_OK}
-ORDER BY hour DESC"""  # noqa: S608
+WHERE account_id = :account_id AND hour BETWEEN :first AND :last AND hour >= {_UNTIL} AND {_WANTED}
+ORDER BY hour DESC"""  # noqa: S608 - of our own names
+_HOURS = f"""
+SELECT DISTINCT start FROM usage_totals
+WHERE account_id = :account_id AND dimension = :dimension AND step = 1
+    AND start BETWEEN :first AND :last AND (:name IS NULL OR name = :name) AND {_HAS_OK}
+    AND (NOT :is_mixed OR EXISTS (
+        SELECT 1 FROM usage_hours
+        WHERE account_id = :account_id AND hour = start AND {{key}} AND {_WANTED}))
+ORDER BY start DESC"""  # noqa: S608
 _ROWS = f"""
 SELECT {_COLUMNS} FROM usage INDEXED BY usage_account
 WHERE account_id = :account_id AND id >= :low AND id < :high AND {_WANTED}
@@ -95,12 +100,22 @@ def _stretches(
     [(oldest, newest)] = database.execute(_ENDS, [asked["account_id"]]).fetchall()
     if oldest is None:
         return
-    first, last = _hour(oldest), _hour(min(newest, before))
-    days = asked | {"first": first // 24, "last": last // 24}
-    for (day,) in database.execute(_DAYS, days):
-        for (hour,) in database.execute(_HOURS, asked | {"day": day}):
-            if first <= hour <= last:
-                yield _least_id(hour), min(before, _least_id(hour + 1))
+    asked = asked | {"first": _hour(oldest), "last": _hour(min(newest, before))}
+    for (hour,) in chain(database.execute(_NEW_HOURS, asked), _old_hours(asked, database)):
+        yield _least_id(hour), min(before, _least_id(hour + 1))
+
+
+def _old_hours(asked: dict[str, object], database: sqlite3.Connection) -> sqlite3.Cursor:
+    named = {
+        dimension: asked[column]
+        for dimension, column in (("key", "key_id"), ("model", "model"), ("level", "intensity"))
+        if asked[column] is not None
+    }
+    dimension, name = next(iter(named.items()), ("level", None))
+    # Only with an equation of its own does SQLite look it up instead of reading the hour.
+    statement = _HOURS.format(key="key_id = :key_id" if "key" in named else "1")
+    more = {"dimension": dimension, "name": name, "is_mixed": len(named) > 1}
+    return database.execute(statement, asked | more)
 
 
 def _least_id(hour: int) -> str:
