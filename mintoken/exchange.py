@@ -40,9 +40,9 @@ class Asked:
 
     `system` is the leading system text, `later` are those that follow. `turns`, at least one, are
     what was to be answered: the user's messages in their order, also what the system asked after
-    them, and the system text where no user says a word. Of longer conversations
-    there are a few more than MOST_TURNS, the last. `last` is the last user message, without one the
-    system text. `cap` is the caller's own limit of output tokens, None without one. `structure` is JSON or a
+    them, and the system text where no user says a word. Of longer conversations there are a few
+    more than MOST_TURNS, the last. `last` is the last user message, without one the system text.
+    `cap` is the caller's own limit of output tokens, None without one. `structure` is JSON or a
     schema as the format of the answer, `tool_result` says that a tool's result is the last message.
     """
 
