@@ -84,11 +84,14 @@ def _read(message: Message) -> str:
 
 def _texts(content: msgspec.Raw) -> Iterator[str]:
     """The texts of a string, or of the parts of an array; what is odd hides nothing beside it."""
-    parts = _PARTS.decode(content) if first_byte(content) == b"[" else [content]
-    for part in parts:
-        text = _PART.decode(part).text if _is_object(part) else part
-        if first_byte(text) == b'"':
-            yield _text(text)
+    match first_byte(content):
+        case b'"':
+            yield _text(content)
+        case b"[":
+            for part in _PARTS.decode(content):
+                text = _PART.decode(part).text if _is_object(part) else part
+                if first_byte(text) == b'"':
+                    yield _text(text)
 
 
 def _joined(texts: Iterable[str]) -> str:

@@ -66,7 +66,7 @@ PREDICATES: Mapping[str, Predicate] = {
     "wants_audio": lambda asked: asked.audio,
     "has_short_cap": lambda asked: asked.cap is not None and asked.cap <= SHORT_CAP,
     "has_tool_result": lambda asked: asked.tool_result,
-    "is_long": lambda asked: max(len(asked.turns), len(asked.later)) > MOST_TURNS,
+    "is_long": lambda asked: len(asked.turns) > MOST_TURNS or len(asked.later) > MOST_TURNS,
     "has_code_blocks": lambda asked: asked.turns[-1].count("```") >= 4,
     "repeats_a_question": _repeats_a_question,
 }
@@ -104,8 +104,10 @@ class Detector:
         for signal in self._request:
             if signal.predicate is not None and signal.predicate(asked):
                 return signal.decision
-        found = sorted(at for text in asked.later for at in self._in_system(text))
-        return next(filter(is_none, (self._text[at].decision for at in found)), None)
+        for at in sorted({at for text in asked.later for at in self._in_system(text)}):
+            if is_none(self._text[at].decision):
+                return self._text[at].decision
+        return None
 
     def of_texts(self, asked: Asked) -> Decision | None:
         """What suits the last turn, with the system text and the turns before."""

@@ -169,7 +169,6 @@ def test_odd_messages_ask_nothing(body):
         [part("one"), None, part("two")],
         [{"type": None}, part("one"), 7, [], {"type": "text", "text": {}}, part("two")],
         [part("one\ntwo"), 10**40, -1.5, True, [[part("no")]], {"text": None}],
-        part("one\ntwo"),
     ],
 )
 def test_one_odd_part_hides_no_other(content):
