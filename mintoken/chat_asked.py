@@ -47,7 +47,6 @@ def read_asked(request: ChatRequest, *, cap: int | None) -> Asked:
     said = [_read(one) for one in asking]
     by_user = [text for one, text in zip(asking, said, strict=True) if one.role == "user"]
     later = [one for one in rest if one.role in SYSTEM_ROLES]
-    others = [one.role for one in rest if one.role not in SYSTEM_ROLES]
     return Asked(
         system=system,
         turns=tuple(said if by_user else [system, *said]),
@@ -59,7 +58,8 @@ def read_asked(request: ChatRequest, *, cap: int | None) -> Asked:
         logprobs=bytes(request.logprobs) == b"true",
         prediction=_is_object(request.prediction),
         audio=_is_object(request.audio) or b'"audio"' in bytes(request.modalities),
-        tool_result=bool(others) and others[-1] in _TOOL,
+        # Once there is one the conversation stays as it is, or its cached beginning would change.
+        tool_result=any(one.role in _TOOL for one in rest),
     )
 
 

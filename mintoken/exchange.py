@@ -45,7 +45,7 @@ class Asked:
     them, and the system text where no user says a word. Of longer conversations there are a few
     more than MOST_TURNS, the last. `last` is the last user message, without one the system text.
     `cap` is the caller's own limit of output tokens, None without one. `structure` is JSON or a
-    schema as the format of the answer, `tool_result` says that a tool's result is the last message.
+    schema as the format of the answer, `tool_result` says that a tool's is among the messages.
     """
 
     system: str = field(default="", repr=False)

@@ -105,13 +105,13 @@ def test_how_a_request_is_made_is_read(fields, read):
 
 
 @pytest.mark.parametrize("role", ["tool", "function"])
-def test_the_result_of_a_tool_is_seen_where_it_is_the_last_message(role):
+def test_the_result_of_a_tool_is_seen_and_counts_for_what_follows(role):
     result = {"role": role, "content": "12"}
     assert asked(user("x"), result).tool_result
     assert asked(user("x"), result, system("Now answer.")).tool_result
     assert asked(system("x"), ANSWER, result).tool_result
-    assert not asked(user("x"), result, ANSWER).tool_result
-    assert not asked(user("x"), result, ANSWER, user("y")).tool_result
+    assert asked(user("x"), result, ANSWER, user("y")).tool_result
+    assert not asked(user("x"), ANSWER, user("y")).tool_result
 
 
 @pytest.mark.parametrize("character", ["a", "é", "漢", "😀", "\\", '"', "\n", "\x01", "\ufffd"])

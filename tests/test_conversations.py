@@ -55,12 +55,6 @@ def test_how_a_request_is_made_counts_for_it_alone():
     assert talk(where, QUESTION, CHAT, "go on") == ["explanation"] * 3
 
 
-def test_the_result_of_a_tool_counts_while_it_is_the_last_message():
-    where = conversations()
-    assert talk(where, QUESTION, tool_result=True) == ["tool_result"]
-    assert talk(where, QUESTION, "go on") == ["explanation"] * 2
-
-
 def test_what_the_system_says_later_compresses_nothing_and_leaves_the_conversation_as_it_was():
     where = conversations()
     assert talk(where, QUESTION) == ["explanation"]

@@ -105,7 +105,7 @@ def told(*messages):
         ),
         ([("user", "hm"), ("assistant", "Yes?"), ("developer", "500 words, please.")], "length"),
         ([("user", "why?"), ("system", "The user is a doctor."), ("user", "Well?")], "explanation"),
-        ([("user", "why?"), ("tool", "12"), ("assistant", "12"), ("user", "Well?")], "explanation"),
+        ([("user", "why?"), ("tool", "12"), ("assistant", "12"), ("user", "Well?")], "tool_result"),
     ],
 )
 def test_whoever_says_it_is_heard(messages, signal):
