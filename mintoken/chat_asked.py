@@ -1,17 +1,22 @@
 """What a Chat Completions request asks, as far as detection and rules look at it."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from mintoken.chat_request import ABSENT, ChatRequest, first_byte, leading
-from mintoken.exchange import Asked
+from mintoken.chat_request import (
+    ABSENT,
+    SYSTEM_ROLES,
+    ChatRequest,
+    Message,
+    first_byte,
+    leading,
+)
+from mintoken.exchange import MOST_TURNS, Asked
 
 EDGE_CHARACTERS = 4096
 """Characters kept of each end of a text: what is to be done stands there, what with in between."""
-EDGE_TURNS = 64
-"""User messages kept of each end of a conversation."""
 
 _GAP = "\n\n"
 # A character takes up to 12 bytes of JSON: two escapes of a surrogate pair.
@@ -20,7 +25,6 @@ _TOOL = ("tool", "function")
 
 
 class _Part(msgspec.Struct, gc=False):
-    type: str
     text: msgspec.Raw = ABSENT
 
 
@@ -28,7 +32,8 @@ class _Type(msgspec.Struct):
     type: msgspec.Raw = ABSENT
 
 
-_PARTS = msgspec.json.Decoder(list[_Part])
+_PARTS = msgspec.json.Decoder(list[msgspec.Raw])
+_PART = msgspec.json.Decoder(_Part)
 _TYPE = msgspec.json.Decoder(_Type)
 _STRING = msgspec.json.Decoder(str)
 
@@ -36,35 +41,57 @@ _STRING = msgspec.json.Decoder(str)
 def read_asked(request: ChatRequest, *, cap: int | None) -> Asked:
     """What is odd in the request asks nothing."""
     messages, lead = request.messages, leading(request.messages)
-    spoken = [message for message in messages[lead:] if message.role == "user"]
-    if len(spoken) > 2 * EDGE_TURNS:
-        spoken = spoken[:EDGE_TURNS] + spoken[-EDGE_TURNS:]
+    system = _joined(text for one in messages[:lead] for text in _texts(one.content))
+    rest = messages[lead:]
+    asking = _asking(rest)[-1 - MOST_TURNS :]
+    said = [_read(one) for one in asking]
+    by_user = [text for one, text in zip(asking, said, strict=True) if one.role == "user"]
+    later = [one for one in rest if one.role in SYSTEM_ROLES]
     return Asked(
-        system=_joined(text for message in messages[:lead] for text in _texts(message.content)),
-        turns=tuple(_joined(_texts(message.content)) for message in spoken),
+        system=system,
+        turns=tuple(said if by_user else [system, *said]),
+        later=tuple(_read(one) for one in later[-1 - MOST_TURNS :]),
+        last=by_user[-1] if by_user else system,
         cap=cap,
         structure=_type(request.response_format) not in ("", "text"),
         forced_tool=_is_forced(request.tool_choice) or _is_forced(request.function_call),
         logprobs=bytes(request.logprobs) == b"true",
         prediction=_is_object(request.prediction),
         audio=_is_object(request.audio) or b'"audio"' in bytes(request.modalities),
-        tool_result=any(message.role in _TOOL for message in messages),
+        # Once there is one the conversation stays as it is, or its cached beginning would change.
+        tool_result=any(one.role in _TOOL for one in rest),
     )
 
 
+def _asking(messages: Sequence[Message]) -> list[Message]:
+    """The user's messages, and the system's that were answered without one of the user after them.
+
+    Further messages change nothing about those that have their answer.
+    """
+    found, answered = list[Message](), True
+    for message in reversed(messages):
+        of_system = message.role in SYSTEM_ROLES
+        if message.role == "user" or (of_system and answered):
+            found.append(message)
+        if not of_system:
+            answered = message.role != "user"
+    return found[::-1]
+
+
+def _read(message: Message) -> str:
+    return _joined(_texts(message.content))
+
+
 def _texts(content: msgspec.Raw) -> Iterator[str]:
-    """The texts of a string, or of the text parts of an array."""
+    """The texts of a string, or of the parts of an array; what is odd hides nothing beside it."""
     match first_byte(content):
         case b'"':
             yield _text(content)
         case b"[":
-            try:
-                parts = _PARTS.decode(content)
-            except msgspec.ValidationError:
-                return
-            for part in parts:
-                if part.type == "text" and first_byte(part.text) == b'"':
-                    yield _text(part.text)
+            for part in _PARTS.decode(content):
+                text = _PART.decode(part).text if _is_object(part) else part
+                if first_byte(text) == b'"':
+                    yield _text(text)
 
 
 def _joined(texts: Iterable[str]) -> str:

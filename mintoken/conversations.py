@@ -54,13 +54,12 @@ class Conversations:
         return decision if is_none(decision) else so_far
 
     def _hashes(self, key_id: str, asked: Asked) -> tuple[bytes, bytes]:
-        """The names of the conversation before the last user message, and with it."""
+        """The names of the conversation before its last turn, and with it."""
         hashed = hashlib.blake2b(key=self._secret[:64], digest_size=_HASH_BYTES)
         for text in (key_id, asked.system, *asked.turns[:-1]):
             _add(hashed, text)
         before = hashed.digest()
-        if asked.turns:
-            _add(hashed, asked.turns[-1])
+        _add(hashed, asked.turns[-1])
         return before, hashed.digest()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.resources import files
 
-from mintoken.exchange import Asked
+from mintoken.exchange import MOST_TURNS, Asked
 from mintoken.models import Decision, Intensity
 from mintoken.patterns import NO_SPACES, Vocabulary
 
@@ -66,6 +66,7 @@ PREDICATES: Mapping[str, Predicate] = {
     "wants_audio": lambda asked: asked.audio,
     "has_short_cap": lambda asked: asked.cap is not None and asked.cap <= SHORT_CAP,
     "has_tool_result": lambda asked: asked.tool_result,
+    "is_long": lambda asked: len(asked.turns) > MOST_TURNS or len(asked.later) > MOST_TURNS,
     "has_code_blocks": lambda asked: asked.turns[-1].count("```") >= 4,
     "repeats_a_question": _repeats_a_question,
 }
@@ -96,18 +97,24 @@ class Detector:
         return self.of_request(asked) or self.of_texts(asked)
 
     def of_request(self, asked: Asked) -> Decision | None:
-        """What suits how the request is made."""
+        """What suits how the request is made, and what the system says between its turns.
+
+        Only at the beginning does that choose a level; later it may say that nothing is compressed.
+        """
         for signal in self._request:
             if signal.predicate is not None and signal.predicate(asked):
                 return signal.decision
+        for at in sorted({at for text in asked.later for at in self._in_system(text)}):
+            if is_none(self._text[at].decision):
+                return self._text[at].decision
         return None
 
     def of_texts(self, asked: Asked) -> Decision | None:
-        """What suits the last user message, with the system text and what the user said before."""
+        """What suits the last turn, with the system text and the turns before."""
         return self._first(asked, self._last.found(*asked.turns[-1:]))
 
     def of_conversation(self, asked: Asked) -> Decision | None:
-        """What suits the first user message, or the first later one for which that is NONE."""
+        """What suits the first turn, or the first later one for which that is NONE."""
         if len(asked.turns) < 2:
             return self.of_texts(asked)
         first = self.of_texts(replace(asked, turns=asked.turns[:1]))
@@ -125,8 +132,6 @@ class Detector:
         return first
 
     def _first(self, asked: Asked, in_last: frozenset[int]) -> Decision | None:
-        if not asked.turns:
-            return None
         found = in_last | self._in_system(asked.system)
         for at, signal in enumerate(self._text):
             if signal.predicate(asked) if signal.predicate else at in found:

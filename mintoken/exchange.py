@@ -7,6 +7,9 @@ import msgspec
 
 from mintoken.models import TokenUsage
 
+MOST_TURNS = 128
+"""Of a conversation that detection looks at."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
@@ -37,13 +40,18 @@ class Prompt:
 class Asked:
     """What a request asks, as far as detection and rules look; long texts without their middle.
 
-    `system` is the leading system text, `turns` are the user's messages in their order. `cap` is
-    the caller's own limit of output tokens, None without one. `structure` is JSON or a schema as
-    the format of the answer, `tool_result` says that the result of a tool is among the messages.
+    `system` is the leading system text, `later` are those that follow. `turns`, at least one, are
+    what was to be answered: the user's messages in their order, also what the system asked after
+    them, and the system text where no user says a word. Of longer conversations there are a few
+    more than MOST_TURNS, the last. `last` is the last user message, without one the system text.
+    `cap` is the caller's own limit of output tokens, None without one. `structure` is JSON or a
+    schema as the format of the answer, `tool_result` says that a tool's is among the messages.
     """
 
     system: str = field(default="", repr=False)
-    turns: tuple[str, ...] = field(default=(), repr=False)
+    turns: tuple[str, ...] = field(default=("",), repr=False)
+    later: tuple[str, ...] = field(default=(), repr=False)
+    last: str = field(default="", repr=False)
     cap: int | None = None
     structure: bool = False
     forced_tool: bool = False

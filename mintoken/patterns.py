@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
+from string import ascii_lowercase, ascii_uppercase
 
 import re2
 
@@ -14,6 +15,15 @@ Search = Callable[[bytes], object | None]
 _START, _END = "\x02", "\x03"
 # Those that do not begin a character of the scripts without spaces.
 _OTHER_BYTES = bytes({*range(256)} - {*range(0xE3, 0xEE)})
+_UNSEEN = "\xad\u200b\u2060\ufeff"
+# Spaces, letters and digits of other widths and styles. Wide punctuation, which is common, stays.
+_ODD = (
+    f"[{_UNSEEN}\xa0\u2000-\u200a\u202f\u205f\u3000－０-９Ａ-Ｚａ-ｚ\uff65-\uffdc\ufb00-\ufb06"
+    "\U0001d400-\U0001d7ff]"
+)
+_ODD_ONES = re.compile(_ODD)
+# Lower case, and spaces for what Markdown puts around words.
+_PLAIN = bytes.maketrans(ascii_uppercase.encode() + b"*`", ascii_lowercase.encode() + b"  ")
 _MAX_MEMORY = 64 << 20  # bytes that RE2 may take for the states of one set
 # What stands before a word: ASCII that is no letter and no digit, general punctuation, and every
 # character of the scripts without spaces.
@@ -78,23 +88,22 @@ class Vocabulary:
                     self._gapped.setdefault(last, []).append((number, needed, search))
                     every |= needed
         every |= self._whole.keys()
-        self._words = _Set(sorted(one for one in every if one.startswith((_EDGE, _START, _INSIDE))))
-        self._spaceless = _Set(sorted(every - set(self._words.expressions)))
+        words = {one for one in every if one.startswith((_EDGE, _START, _INSIDE))}
+        self._words, self._spaceless = _Set(sorted(words | {_ODD})), _Set(sorted(every - words))
 
     def found(self, *texts: str) -> frozenset[int]:
         """The numbers of the signals in a text; of several, at least those that are in any."""
         text = f"{_END}{_START}".join(texts)
         if not text:
             return frozenset()
-        if text.isascii():
-            prepared = f"{_START}{text}{_END}".encode().lower()
+        text = f"{_START}{text}{_END}"
+        prepared = _prepared(text)
+        pieces = self._words.found(prepared)
+        if _ODD in pieces:
+            prepared = _prepared(_ODD_ONES.sub(_plain, text))
             pieces = self._words.found(prepared)
-        else:
-            text = unicodedata.normalize("NFC", text).lower()
-            prepared = f"{_START}{text}{_END}".encode(errors="replace")
-            pieces = self._words.found(prepared)
-            if prepared.translate(None, _OTHER_BYTES):
-                pieces |= self._spaceless.found(prepared)
+        if not text.isascii() and prepared.translate(None, _OTHER_BYTES):
+            pieces |= self._spaceless.found(prepared)
         return self._signals(pieces, prepared)
 
     def _signals(self, pieces: frozenset[str], prepared: bytes) -> frozenset[int]:
@@ -115,6 +124,17 @@ def re2_options(max_memory: int) -> re2.Options:
     options.never_capture = True
     options.log_errors = False
     return options
+
+
+def _prepared(text: str) -> bytes:
+    """In UTF-8 and lower case, without Markdown's marks."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text).lower()
+    return text.encode(errors="replace").translate(_PLAIN)
+
+
+def _plain(odd: re.Match[str]) -> str:
+    return "" if odd[0] in _UNSEEN else unicodedata.normalize("NFKC", odd[0])
 
 
 def _alternatives(pattern: str) -> list[str]:

@@ -1,13 +1,14 @@
 """What is read of a Chat Completions request for detection: little of it, and nothing fails."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from json_bodies import ANY_BODIES, CHAT_BODIES
 
-from mintoken.chat_asked import EDGE_CHARACTERS, EDGE_TURNS, clipped
-from mintoken.exchange import Asked
+from mintoken.chat_asked import EDGE_CHARACTERS, clipped
+from mintoken.exchange import MOST_TURNS, Asked
 from mintoken.protocols.openai_chat import OpenAIChat
 
 MOST = 2 * EDGE_CHARACTERS + 2
@@ -21,6 +22,13 @@ def user(content):
     return {"role": "user", "content": content}
 
 
+def system(content):
+    return {"role": "system", "content": content}
+
+
+ANSWER = {"role": "assistant", "content": "ignored"}
+
+
 def part(text):
     return {"type": "text", "text": text}
 
@@ -30,11 +38,43 @@ def test_the_leading_system_texts_and_all_user_messages_are_read():
         {"role": "system", "content": "Be kind."},
         {"role": "developer", "content": [part("Use metres."), part("No jokes.")]},
         user("one"),
-        {"role": "assistant", "content": "ignored"},
-        {"role": "system", "content": "not leading"},
+        ANSWER,
         user([part("two"), {"type": "image_url", "image_url": {"url": "x"}}, part("three")]),
     )
-    assert found == Asked(system="Be kind.\nUse metres.\nNo jokes.", turns=("one", "two\nthree"))
+    assert found == Asked(
+        system="Be kind.\nUse metres.\nNo jokes.", turns=("one", "two\nthree"), last="two\nthree"
+    )
+
+
+@pytest.mark.parametrize(
+    ("messages", "turns", "later"),
+    [
+        ([user("a"), ANSWER, system("s"), user("b")], ("a", "b"), ("s",)),
+        ([user("a"), system("s")], ("a", "s"), ("s",)),
+        ([user("a"), system("s"), ANSWER, user("b")], ("a", "s", "b"), ("s",)),
+        ([user("a"), ANSWER, system("s"), system("t")], ("a", "s", "t"), ("s", "t")),
+        ([ANSWER, system("s"), user("a")], ("a",), ("s",)),
+    ],
+)
+def test_a_later_system_text_is_a_turn_if_the_answer_is_to_it(messages, turns, later):
+    last = [one["content"] for one in messages if one["role"] == "user"][-1]
+    assert asked(*messages) == Asked(turns=turns, later=later, last=last)
+
+
+def test_what_was_a_turn_stays_one():
+    messages = [user("a"), ANSWER, system("s"), user("b"), system("t"), ANSWER, system("u"), ANSWER]
+    messages += [user("c"), ANSWER]
+    ends = [at for at, one in enumerate(messages) if one is ANSWER]
+    turns = [asked(*messages[:end]).turns for end in ends]
+    assert all(some == more[: len(some)] for some, more in pairwise(turns))
+
+
+def test_without_a_user_the_system_text_is_what_is_asked():
+    lead = system("Count to ten.")
+    assert asked(lead) == Asked(
+        system="Count to ten.", turns=("Count to ten.",), last="Count to ten."
+    )
+    assert asked(lead, ANSWER, system("go on")).turns == ("Count to ten.", "go on")
 
 
 @pytest.mark.parametrize(
@@ -61,14 +101,17 @@ def test_the_leading_system_texts_and_all_user_messages_are_read():
     ],
 )
 def test_how_a_request_is_made_is_read(fields, read):
-    assert asked(user("x"), **fields) == Asked(turns=("x",), **read)
+    assert asked(user("x"), **fields) == Asked(turns=("x",), last="x", **read)
 
 
 @pytest.mark.parametrize("role", ["tool", "function"])
-def test_the_result_of_a_tool_is_seen(role):
-    assert asked(user("x"), {"role": role, "content": "12"}) == Asked(
-        turns=("x",), tool_result=True
-    )
+def test_the_result_of_a_tool_is_seen_and_counts_for_what_follows(role):
+    result = {"role": role, "content": "12"}
+    assert asked(user("x"), result).tool_result
+    assert asked(user("x"), result, system("Now answer.")).tool_result
+    assert asked(system("x"), ANSWER, result).tool_result
+    assert asked(user("x"), result, ANSWER, user("y")).tool_result
+    assert not asked(user("x"), ANSWER, user("y")).tool_result
 
 
 @pytest.mark.parametrize("character", ["a", "é", "漢", "😀", "\\", '"', "\n", "\x01", "\ufffd"])
@@ -83,9 +126,11 @@ def test_of_a_long_text_only_the_ends_are_kept(character, ascii_only, shift):
     assert found[-EDGE_CHARACTERS:] == text[-EDGE_CHARACTERS:]
 
 
-def test_a_long_conversation_keeps_its_ends():
-    turns = [str(number) for number in range(3 * EDGE_TURNS)]
-    assert asked(*map(user, turns)).turns == (*turns[:EDGE_TURNS], *turns[-EDGE_TURNS:])
+@pytest.mark.parametrize("message", [user, system])
+def test_of_a_long_conversation_is_kept_what_shows_that_it_is(message):
+    found = asked(user("x"), *[message(str(number)) for number in range(3 * MOST_TURNS)])
+    assert MOST_TURNS < len(found.turns) <= MOST_TURNS + 2
+    assert found.turns[-1] == str(3 * MOST_TURNS - 1)
 
 
 def test_what_is_looked_at_is_bounded_whatever_the_size_of_the_body():
@@ -114,6 +159,20 @@ def test_short_texts_are_kept_whole():
 )
 def test_odd_messages_ask_nothing(body):
     assert OpenAIChat().read(body).asked() == Asked()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ["one", "two"],
+        [{"text": "one"}, {"type": "input_text", "text": "two"}],
+        [part("one"), None, part("two")],
+        [{"type": None}, part("one"), 7, [], {"type": "text", "text": {}}, part("two")],
+        [part("one\ntwo"), 10**40, -1.5, True, [[part("no")]], {"text": None}],
+    ],
+)
+def test_one_odd_part_hides_no_other(content):
+    assert asked(user(content)).turns == ("one\ntwo",)
 
 
 @pytest.mark.parametrize("content", [None, 7, {}, [7], [{"type": "text", "text": 7}], [{}]])

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mintoken.conversations import Conversations
 from mintoken.detect import load_detector
-from mintoken.exchange import Asked
+from mintoken.exchange import MOST_TURNS, Asked
 from mintoken.models import Intensity
 
 DETECTOR = load_detector()
@@ -55,8 +55,23 @@ def test_how_a_request_is_made_counts_for_it_alone():
     assert talk(where, QUESTION, CHAT, "go on") == ["explanation"] * 3
 
 
-def test_the_result_of_a_tool_holds_since_it_stays_among_the_messages():
-    assert talk(conversations(), QUESTION, "go on", tool_result=True) == ["tool_result"] * 2
+def test_what_the_system_says_later_compresses_nothing_and_leaves_the_conversation_as_it_was():
+    where = conversations()
+    assert talk(where, QUESTION) == ["explanation"]
+    later = {"later": ("The user is 30.", "Be concise.")}
+    assert talk(where, QUESTION, CHAT, **later) == ["brevity"] * 2
+    assert talk(where, QUESTION, CHAT, later=("For the next agent.",)) == ["explanation"] * 2
+    assert where._hashes("key", Asked(later=("x",))) == where._hashes("key", Asked())
+
+
+@pytest.mark.parametrize("more", [1, 7, 100])
+@pytest.mark.parametrize("part", ["turns", "later"])
+def test_a_conversation_too_long_to_be_looked_at_is_not_compressed(part, more):
+    texts = {"turns": (QUESTION,)} | {part: ("go on",) * (MOST_TURNS + more)}
+    [reason] = {conversations().decide("key", Asked(**texts)).reason for _ in range(2)}
+    assert reason == "detect:long"
+    some = {"turns": (QUESTION, *("go on",) * (MOST_TURNS - 1))}
+    assert conversations().decide("key", Asked(**some)).reason == "detect:explanation"
 
 
 def test_conversations_that_begin_alike_do_not_meet():

@@ -1,5 +1,6 @@
 """Which level suits what: the table's order, its predicates, and the bars of the corpus."""
 
+import json
 import tomllib
 from collections import Counter
 from importlib.resources import files
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from json_bodies import CHAT_BODIES
 
+from mintoken.conversations import Conversations
 from mintoken.detect import PREDICATES, REPEAT_CHARACTERS, SHORT_CAP, load_detector
 from mintoken.exchange import Asked
 from mintoken.models import Decision, Intensity
@@ -75,10 +77,39 @@ def test_code_blocks_come_after_what_is_never_compressed_and_before_questions(te
     assert reason(text) == signal
 
 
-def test_without_a_user_message_there_is_nothing_to_say():
-    assert DETECTOR.detect(Asked(system="Be concise.")) is None
+def test_where_nothing_is_said_there_is_nothing_to_say():
     assert DETECTOR.detect(Asked()) is None
     assert DETECTOR.detect(Asked(turns=("",))) is None
+
+
+def told(*messages):
+    """What is said of (role, content) pairs."""
+    body = {"messages": [{"role": role, "content": content} for role, content in messages]}
+    asked = OpenAIChat().read(json.dumps(body).encode()).asked()
+    decision = Conversations(DETECTOR, b"secret").decide("key", asked)
+    return decision and decision.reason.removeprefix("detect:")
+
+
+@pytest.mark.parametrize(
+    ("messages", "signal"),
+    [
+        ([("system", "Translate to German: hello there")], "translate"),
+        ([("developer", "Translate to German: hello there")], "translate"),
+        ([("system", "Answer in one sentence.")], "brevity"),
+        ([("system", "Write 500 words on bees.")], "length"),
+        ([("system", "Find a hotel."), ("assistant", ""), ("tool", "12 found")], "tool_result"),
+        ([("user", "why?"), ("system", "Be concise.")], "brevity"),
+        (
+            [("user", "hm"), ("assistant", "Yes?"), ("developer", "Translate to German: x")],
+            "translate",
+        ),
+        ([("user", "hm"), ("assistant", "Yes?"), ("developer", "500 words, please.")], "length"),
+        ([("user", "why?"), ("system", "The user is a doctor."), ("user", "Well?")], "explanation"),
+        ([("user", "why?"), ("tool", "12"), ("assistant", "12"), ("user", "Well?")], "tool_result"),
+    ],
+)
+def test_whoever_says_it_is_heard(messages, signal):
+    assert told(*messages) == signal
 
 
 def test_a_decision_has_the_level_of_its_row():

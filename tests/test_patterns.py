@@ -40,6 +40,16 @@ def fits(pattern, text):
         ("one|two … three|four", "four"),
         ("老板|房东…(可以|能)|工资", "工资"),
         (r"[|]|\||(one|two) … (three|four)", "two and three"),
+        ("two words", "two\xa0words"),
+        ("two words", "Two\u3000\u2009words"),
+        ("stem", "question:\xa0stem"),
+        ("stem", "st\xade\u200bm\ufeff"),
+        (r"cve-\d", "ＣＶＥ－２０２４"),
+        ("ウイルス", "ｳｲﾙｽ"),
+        ("bold", "𝐁𝐨𝐥𝐝"),
+        ("one (to )?two", "**one** *to* `two`"),
+        ("two", "one`two`"),
+        ("~vertrag", "Miet\xadvertrag"),
     ],
 )
 def test_a_pattern_fits(pattern, text):

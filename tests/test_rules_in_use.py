@@ -212,11 +212,18 @@ async def test_rules_look_at_the_last_user_message_of_each_turn_alone(
     assert not any(reason.startswith("rule:") for reason in (told[1], told[3]))
 
 
-async def test_no_user_message_means_no_rule(proxy: Proxy) -> None:
-    await save(proxy, ("^", RuleAction.NEVER_COMPRESS))
+async def test_rules_look_at_the_system_text_only_where_no_user_says_a_word(proxy: Proxy) -> None:
+    await save(proxy, ("^hello", RuleAction.NEVER_COMPRESS))
     await reason_within_a_second(proxy, talk("hello"))
-    body = {"model": "gpt-4o", "messages": [{"role": "system", "content": "hello"}]}
-    assert (await proxy.post(body)).headers["X-Mintoken-Reason"] == "key"
+    system = {"role": "system", "content": "hello"}
+    other = {"role": "system", "content": "It is Monday."}
+    for messages, reason in [
+        ([system], "rule:r_0"),
+        ([other, {"role": "user", "content": "hello"}, other], "rule:r_0"),
+        ([system, {"role": "user", "content": "I say hello"}], "key"),
+    ]:
+        answer = await proxy.post({"model": "gpt-4o", "messages": messages})
+        assert answer.headers["X-Mintoken-Reason"] == reason
     empty = {"model": "gpt-4o", "messages": []}
     assert (await proxy.post(empty)).headers["X-Mintoken-Reason"] == "no_messages"
 

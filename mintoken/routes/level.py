@@ -51,7 +51,7 @@ def _level(app: web.Application, ctx: RequestContext, key: Key, turn: Turn) -> D
     found, rules = None, app[ACCOUNTS].rules(key.account_id)
     if turn.inject_at is not None and (rules or key.smart):
         asked = turn.asked()
-        found = rules.decide(asked.turns[-1]) if rules and asked.turns else None
+        found = rules.decide(asked.last) if rules else None
         if found is None and key.smart:
             found = app[CONVERSATIONS].decide(key.id, asked)
     decision = found or Decision(key.intensity, "key")

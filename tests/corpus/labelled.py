@@ -76,7 +76,8 @@ def _labelled(
     messages = [{"role": "system", "content": system}] if system else []
     for turn in turns:
         messages += [{"role": "user", "content": turn}, {"role": "assistant", "content": "Well."}]
-    messages = messages[:-1]
+    if turns:
+        messages.pop()
     if tool_result:
         call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
         messages += [
