@@ -60,6 +60,14 @@ from mintoken.routes.accounts import (
     remove_member,
     show_account,
 )
+from mintoken.routes.api_savings import usage_savings
+from mintoken.routes.api_usage import (
+    usage_by_key,
+    usage_by_model,
+    usage_requests,
+    usage_summary,
+    usage_timeseries,
+)
 from mintoken.routes.body import expect
 from mintoken.routes.dashboard import DASHBOARD
 from mintoken.routes.events import events
@@ -98,6 +106,12 @@ ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
     ("POST", "/api/rules", create_rule, Access.ADMIN),
     ("POST", "/api/rules/try", try_rules, Access.VIEWER),
     ("DELETE", "/api/rules/{id}", delete_rule, Access.ADMIN),
+    ("GET", "/api/usage/summary", usage_summary, Access.VIEWER),
+    ("GET", "/api/usage/timeseries", usage_timeseries, Access.VIEWER),
+    ("GET", "/api/usage/by-key", usage_by_key, Access.VIEWER),
+    ("GET", "/api/usage/by-model", usage_by_model, Access.VIEWER),
+    ("GET", "/api/requests", usage_requests, Access.VIEWER),
+    ("GET", "/api/savings", usage_savings, Access.VIEWER),
     ("GET", "/api/events", events, Access.VIEWER),
     *DASHBOARD,
 )

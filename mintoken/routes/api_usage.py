@@ -184,8 +184,7 @@ def _query(request: web.Request, *names: str) -> Mapping[str, str]:
 
 
 def _account(request: web.Request) -> str:
-    account_id: str = request[CONTEXT].member.account_id  # type: ignore[attr-defined]
-    return account_id
+    return request[CONTEXT].asking.account_id
 
 
 def _json(document: object) -> web.Response:

@@ -50,6 +50,12 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/api/rules/try"): Operation(
         "What a text would get", shapes.RuleTry, shapes.RulesTried
     ),
+    ("GET", "/api/usage/summary"): Operation("What was used, and the month's quota"),
+    ("GET", "/api/usage/timeseries"): Operation("What was used by hour, day or week"),
+    ("GET", "/api/usage/by-key"): Operation("What each key used"),
+    ("GET", "/api/usage/by-model"): Operation("What each model used"),
+    ("GET", "/api/requests"): Operation("Requests that have ended, the newest first"),
+    ("GET", "/api/savings"): Operation("What was saved, against the control arm"),
     ("GET", "/api/events"): Operation("Requests as they are settled: server-sent events"),
     ("GET", "/api/openapi.json"): Operation("This description"),
 }
