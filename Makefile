@@ -39,6 +39,10 @@ chaos: $(VENV)/installed-for-tests ## kill, fill, reload and hurry it for up to 
 corpus: $(VENV)/installed-for-tests ## try smart detection on labelled requests; prints where it agrees
 	@cd tests && ../$(RUN) -m corpus
 
+.PHONY: screenshots
+screenshots: programs $(VENV)/installed-for-tests ## write pictures of the dashboard's pages into docs/
+	@cd tests && ../$(RUN) -m screenshots
+
 .PHONY: bench
 bench: programs $(VENV)/installed-for-tests ## measure it beside a bare relay; as ARGS, --quick, --only SCENARIO, --rounds N
 	@$(RUN) -m benchmarks $(ARGS)
@@ -65,9 +69,9 @@ check: programs lint types coverage ## everything that must hold before a change
 	$(RUN) -m pytest $(STORAGE_TESTS:%=--ignore=%) $(ARGS)
 
 # As program:package. Where systemd runs, apt would start the two servers too, so it is left to you.
-PROGRAMS := systemd-analyze:systemd nginx:nginx caddy:caddy mkfs.ext4:e2fsprogs wrk:wrk
+PROGRAMS := systemd-analyze:systemd nginx:nginx caddy:caddy mkfs.ext4:e2fsprogs wrk:wrk chromium:chromium
 .PHONY: programs
-programs: ## get the programs that tests run and pip has not: systemd, nginx, caddy, e2fsprogs, wrk
+programs: ## get the programs that tests run and pip has not: systemd, nginx, caddy, e2fsprogs, wrk, chromium
 	@missing=$$(for program in $(PROGRAMS); do \
 		PATH="$$PATH:/usr/sbin" command -v "$${program%:*}" >/dev/null || printf ' %s' "$${program#*:}"; \
 	done); \

@@ -184,7 +184,7 @@ async def key_of(served: Served) -> str:
 
 
 async def test_tail_prints_what_is_settled_and_survives_a_restart(served: Served) -> None:
-    environ = served.environ | {"MINTOKEN_ADMIN_KEY": await key_of(served)}
+    environ = served.environ | {"MINTOKEN_TOKEN": await key_of(served)}
     async with aiohttp.ClientSession() as session:
         await served.start(session)
         command = (sys.executable, "-m", "mintoken", "tail", "--url", served.url, "--json")

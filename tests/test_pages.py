@@ -131,9 +131,10 @@ async def test_from_sign_in_to_a_revoked_key(browser: Browser, proxy: Proxy) -> 
         assert proxy.key not in await page.content()
         await page.goto("/dashboard/requests")
         await expect(page.locator("#live")).to_have_text("Live.")
-        stream = await proxy.client().chat.completions.create(**CHAT, stream=True)
-        async for _ in stream:
-            pass
+        async with proxy.client() as client:
+            stream = await client.chat.completions.create(**CHAT, stream=True)
+            async for _ in stream:
+                pass
         row = page.locator("#rows tr", has_text="from the browser")
         await expect(row).to_have_count(1)
         await expect(row).to_contain_text("gpt-4o")
@@ -146,8 +147,9 @@ async def test_from_sign_in_to_a_revoked_key(browser: Browser, proxy: Proxy) -> 
         await page.goto("/dashboard/keys")
         await page.get_by_role("button", name="Revoke key from the browser").click()
         await expect(page.locator("tr", has_text="from the browser")).to_contain_text("revoked")
-        with pytest.raises(AuthenticationError):
-            await proxy.client().chat.completions.create(**CHAT)
+        async with proxy.client() as client:
+            with pytest.raises(AuthenticationError):
+                await client.chat.completions.create(**CHAT)
         await page.get_by_role("button", name="Sign out").click()
         await page.goto("/dashboard/keys")
         assert page.url.endswith("/dashboard/sign-in")

@@ -78,7 +78,7 @@ async def test_the_examples_of_the_control_plane_are_answered(proxy: Proxy, comm
     key = (await script(proxy, Role.OWNER)).headers["Authorization"].removeprefix("Bearer ")
     running = await asyncio.create_subprocess_exec(
         "bash", "-c", command.replace("http://127.0.0.1:8788", proxy.admin_url),
-        env=os.environ | {"MINTOKEN_ADMIN_KEY": key}, stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"MINTOKEN_TOKEN": key}, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await asyncio.wait_for(running.communicate(), 30)
     document = json.loads(out)

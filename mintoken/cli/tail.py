@@ -15,7 +15,7 @@ from mintoken.cli.base import AsJson
 
 PAUSE_S = 1.0
 """Seconds before it connects again."""
-KEY = "MINTOKEN_ADMIN_KEY"
+KEY = "MINTOKEN_TOKEN"
 WIDTHS = {
     "started_at": 20, "key_name": 16, "model": 24, "intensity": 6, "reason": 24, "outcome": 16,
     "input_tokens": 12, "output_tokens": 13, "duration_ms": 11,

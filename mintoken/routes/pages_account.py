@@ -78,7 +78,7 @@ async def _page(request: web.Request, *, problem: str = "") -> web.Response:
             for user in users
         ],
         is_owner=asking.role is Role.OWNER,
-        roles=[role.value for role in Role],
+        roles=[role.value for role in reversed(Role)],  # The least first.
         password_length=SHORTEST,
         problem=problem,
         status=400 if problem else 200,
