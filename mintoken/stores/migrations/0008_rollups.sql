@@ -234,5 +234,5 @@ END;
 -- Pages of an account's requests, newest first. What can be asked for is in here as far as it never
 -- changes, so that rows are read only where they match.
 CREATE INDEX usage_account ON usage (account_id, id, model, intensity, key_id);
-CREATE INDEX usage_failed ON usage (account_id, outcome, id)
+CREATE INDEX usage_failed ON usage (account_id, outcome, id, model, intensity, key_id)
 WHERE outcome NOT IN ('reserved', 'ok');
