@@ -37,15 +37,10 @@ def questions(store: SqliteStore, now_ms: int) -> Mapping[str, Question]:
     """What the pages ask, of the account that has nearly all rows."""
     hour = now_ms // HOUR_MS
     month, year, odd = (Span(hour + 1 - hours, hour + 1) for hours in (720, 8760, 8760 - 5))
-    last = request_id(now_ms - 100 * 24 * HOUR_MS)
 
     def series(span: Span, bucket: Bucket, by: SplitBy) -> Question:
         whole = Span.around(span.start * HOUR_MS, span.end * HOUR_MS, bucket)
         return lambda: store.timeseries(BIG, whole, bucket=bucket, by=by)
-
-    def page(before: str = "", **wanted: str) -> Question:
-        asked = RequestFilter(**wanted)  # type: ignore[arg-type]
-        return lambda: store.requests(BIG, wanted=asked, limit=50, before=before)
 
     return {
         "summary, 30 days": lambda: store.summary(BIG, month),
@@ -61,8 +56,23 @@ def questions(store: SqliteStore, now_ms: int) -> Mapping[str, Question]:
             )
             for by in SplitBy
         },
+        **pages(store, now_ms),
+        "last used, by key": lambda: store.last_used(BIG),
+        "quota": lambda: store.quota(BIG, month_of(now_ms)),
+    }
+
+
+def pages(store: SqliteStore, now_ms: int) -> Mapping[str, Question]:
+    """Pages of requests, with filters of every kind."""
+    older = request_id(now_ms - 100 * 24 * HOUR_MS)
+
+    def page(before: str = "", **wanted: str) -> Question:
+        asked = RequestFilter(**wanted)  # type: ignore[arg-type]
+        return lambda: store.requests(BIG, wanted=asked, limit=50, before=before)
+
+    return {
         "requests": page(),
-        "requests before those of 100 days": page(last),
+        "requests before those of 100 days": page(older),
         "requests, one key": page(key_id="key-3"),
         "requests, one key, model, level": page(
             key_id="key-3", model="model-4", intensity=Intensity.ULTRA
@@ -76,8 +86,6 @@ def questions(store: SqliteStore, now_ms: int) -> Mapping[str, Question]:
         ),
         "requests, a key with another's model": page(key_id="key-3", model="unknown"),
         "requests, ok": page(outcome=Outcome.OK),
-        "last used, by key": lambda: store.last_used(BIG),
-        "quota": lambda: store.quota(BIG, month_of(now_ms)),
     }
 
 

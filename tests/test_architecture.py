@@ -44,7 +44,7 @@ SIDEWAYS = {
     ("routes/proxy", "routes/level"),
     ("stores/sqlite", "stores/admission"), ("stores/sqlite", "stores/sqlite_file"),
     ("stores/sqlite", "stores/sqlite_rows"),
-    ("stores/sqlite_backup", "stores/sqlite_file"), ("stores/sqlite_backup", "stores/sqlite_audit"),
+    ("stores/sqlite_backup", "stores/sqlite_file"), ("stores/sqlite_backup", "stores/sqlite_rows"),
     ("stores/sqlite", "stores/sqlite_analytics"), ("stores/sqlite", "stores/sqlite_audit"),
     ("stores/sqlite_audit", "stores/sqlite_rows"), ("reports", "models"),
     ("stores/sqlite_analytics", "stores/sqlite_file"),
