@@ -129,10 +129,9 @@ GROUP BY 1, 2, 3;
 
 INSERT INTO key_usage SELECT key_id, max(started_at) FROM usage GROUP BY key_id;
 
-CREATE TRIGGER usage_rolled_up AFTER UPDATE OF outcome ON usage
-WHEN OLD.outcome = 'reserved' AND NEW.outcome <> 'reserved'
+-- What is over is added up before anything is added to a later hour.
+CREATE TRIGGER hours_over AFTER UPDATE OF hour ON totals_until
 BEGIN
-    -- First what is over, before anything is added to the hours.
     INSERT INTO usage_totals (account_id, dimension, step, start, name, requests, errors,
         input_tokens, output_tokens, cached_tokens, reasoning_tokens, injected_tokens,
         charged_tokens, first_bytes, first_byte_ms, durations, duration_ms)
@@ -142,10 +141,8 @@ BEGIN
         sum(h.cached_tokens), sum(h.reasoning_tokens), sum(h.injected_tokens),
         sum(h.charged_tokens), sum(h.first_bytes), sum(h.first_byte_ms), sum(h.durations),
         sum(h.duration_ms)
-    FROM totals_until u CROSS JOIN usage_hours h CROSS JOIN usage_dimensions d
-    WHERE u.account_id = NEW.account_id AND u.hour < NEW.started_at / 3600000
-        AND h.account_id = NEW.account_id
-        AND h.hour >= u.hour AND h.hour < NEW.started_at / 3600000
+    FROM usage_hours h CROSS JOIN usage_dimensions d
+    WHERE h.account_id = NEW.account_id AND h.hour >= OLD.hour AND h.hour < NEW.hour
     GROUP BY 1, 2, 3, 4, 5
     ON CONFLICT (account_id, dimension, step, start, name) DO UPDATE
     SET requests = requests + excluded.requests, errors = errors + excluded.errors,
@@ -159,6 +156,11 @@ BEGIN
         first_byte_ms = first_byte_ms + excluded.first_byte_ms,
         durations = durations + excluded.durations,
         duration_ms = duration_ms + excluded.duration_ms;
+END;
+
+CREATE TRIGGER usage_rolled_up AFTER UPDATE OF outcome ON usage
+WHEN OLD.outcome = 'reserved' AND NEW.outcome <> 'reserved'
+BEGIN
     INSERT INTO totals_until (account_id, hour) VALUES (NEW.account_id, NEW.started_at / 3600000)
     ON CONFLICT (account_id) DO UPDATE SET hour = excluded.hour WHERE excluded.hour > hour;
 
@@ -185,7 +187,23 @@ BEGIN
         durations = durations + excluded.durations,
         duration_ms = duration_ms + excluded.duration_ms;
 
-    -- A row of an hour that is in the totals already: it took long, or the clock was put back.
+    INSERT INTO latency_days (account_id, day, ms, first_bytes, durations)
+    SELECT NEW.account_id, NEW.started_at / 86400000,
+        (SELECT max(ms) FROM latency_buckets WHERE ms <= NEW.first_byte_ms), 1, 0
+    WHERE NEW.first_byte_ms IS NOT NULL
+    ON CONFLICT (account_id, day, ms) DO UPDATE SET first_bytes = first_bytes + 1;
+    INSERT INTO latency_days (account_id, day, ms, first_bytes, durations)
+    SELECT NEW.account_id, NEW.started_at / 86400000,
+        (SELECT max(ms) FROM latency_buckets WHERE ms <= NEW.duration_ms), 0, 1
+    WHERE NEW.duration_ms IS NOT NULL
+    ON CONFLICT (account_id, day, ms) DO UPDATE SET durations = durations + 1;
+END;
+
+-- A row of an hour that is in the totals already: it took long, or the clock was put back.
+CREATE TRIGGER usage_late AFTER UPDATE OF outcome ON usage
+WHEN OLD.outcome = 'reserved' AND NEW.outcome <> 'reserved' AND NEW.started_at / 3600000 < (
+    SELECT hour FROM totals_until WHERE account_id = NEW.account_id)
+BEGIN
     INSERT INTO usage_totals (account_id, dimension, step, start, name, requests, errors,
         input_tokens, output_tokens, cached_tokens, reasoning_tokens, injected_tokens,
         charged_tokens, first_bytes, first_byte_ms, durations, duration_ms)
@@ -197,8 +215,7 @@ BEGIN
         NEW.injected_tokens, NEW.charged_tokens,
         NEW.first_byte_ms IS NOT NULL, ifnull(NEW.first_byte_ms, 0),
         NEW.duration_ms IS NOT NULL, ifnull(NEW.duration_ms, 0)
-    FROM totals_until u CROSS JOIN usage_dimensions d
-    WHERE u.account_id = NEW.account_id AND u.hour > NEW.started_at / 3600000
+    FROM usage_dimensions d WHERE true
     ON CONFLICT (account_id, dimension, step, start, name) DO UPDATE
     SET requests = requests + excluded.requests, errors = errors + excluded.errors,
         input_tokens = input_tokens + excluded.input_tokens,
@@ -211,17 +228,6 @@ BEGIN
         first_byte_ms = first_byte_ms + excluded.first_byte_ms,
         durations = durations + excluded.durations,
         duration_ms = duration_ms + excluded.duration_ms;
-
-    INSERT INTO latency_days (account_id, day, ms, first_bytes, durations)
-    SELECT NEW.account_id, NEW.started_at / 86400000,
-        (SELECT max(ms) FROM latency_buckets WHERE ms <= NEW.first_byte_ms), 1, 0
-    WHERE NEW.first_byte_ms IS NOT NULL
-    ON CONFLICT (account_id, day, ms) DO UPDATE SET first_bytes = first_bytes + 1;
-    INSERT INTO latency_days (account_id, day, ms, first_bytes, durations)
-    SELECT NEW.account_id, NEW.started_at / 86400000,
-        (SELECT max(ms) FROM latency_buckets WHERE ms <= NEW.duration_ms), 0, 1
-    WHERE NEW.duration_ms IS NOT NULL
-    ON CONFLICT (account_id, day, ms) DO UPDATE SET durations = durations + 1;
 END;
 
 CREATE TRIGGER usage_of_key AFTER INSERT ON usage
