@@ -47,6 +47,10 @@ screenshots: programs $(VENV)/installed-for-tests ## write pictures of the dashb
 bench: programs $(VENV)/installed-for-tests ## measure it beside a bare relay; as ARGS, --quick, --only SCENARIO, --rounds N
 	@$(RUN) -m benchmarks $(ARGS)
 
+.PHONY: bench-analytics
+bench-analytics: $(VENV)/installed-for-tests ## ask what the dashboard asks of 5 million usage rows; as ARGS, --rows N
+	@$(RUN) -m benchmarks.analytics $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/installed-for-tests ## look for mistakes and for other formatting than ours
 	$(RUN) -m ruff check

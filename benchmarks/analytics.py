@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -29,6 +29,7 @@ from mintoken.stores.base import Batch
 from mintoken.stores.sqlite import SqliteStore, open_sqlite
 
 BAR_MS = 200.0
+TURNS = 5
 Question = Callable[[], Awaitable[object]]
 
 
@@ -36,15 +37,10 @@ def questions(store: SqliteStore, now_ms: int) -> Mapping[str, Question]:
     """What the pages ask, of the account that has nearly all rows."""
     hour = now_ms // HOUR_MS
     month, year, odd = (Span(hour + 1 - hours, hour + 1) for hours in (720, 8760, 8760 - 5))
-    last = request_id(now_ms - 100 * 24 * HOUR_MS)
 
     def series(span: Span, bucket: Bucket, by: SplitBy) -> Question:
         whole = Span.around(span.start * HOUR_MS, span.end * HOUR_MS, bucket)
         return lambda: store.timeseries(BIG, whole, bucket=bucket, by=by)
-
-    def page(before: str = "", **wanted: str) -> Question:
-        asked = RequestFilter(**wanted)  # type: ignore[arg-type]
-        return lambda: store.requests(BIG, wanted=asked, limit=50, before=before)
 
     return {
         "summary, 30 days": lambda: store.summary(BIG, month),
@@ -60,8 +56,23 @@ def questions(store: SqliteStore, now_ms: int) -> Mapping[str, Question]:
             )
             for by in SplitBy
         },
+        **pages(store, now_ms),
+        "last used, by key": lambda: store.last_used(BIG),
+        "quota": lambda: store.quota(BIG, month_of(now_ms)),
+    }
+
+
+def pages(store: SqliteStore, now_ms: int) -> Mapping[str, Question]:
+    """Pages of requests, with filters of every kind."""
+    older = request_id(now_ms - 100 * 24 * HOUR_MS)
+
+    def page(before: str = "", **wanted: str) -> Question:
+        asked = RequestFilter(**wanted)  # type: ignore[arg-type]
+        return lambda: store.requests(BIG, wanted=asked, limit=50, before=before)
+
+    return {
         "requests": page(),
-        "requests before those of 100 days": page(last),
+        "requests before those of 100 days": page(older),
         "requests, one key": page(key_id="key-3"),
         "requests, one key, model, level": page(
             key_id="key-3", model="model-4", intensity=Intensity.ULTRA
@@ -70,9 +81,11 @@ def questions(store: SqliteStore, now_ms: int) -> Mapping[str, Question]:
         "requests, an unknown model": page(model="unknown"),
         "requests, crashed": page(outcome=Outcome.CRASHED),
         "requests, crashed, one model": page(outcome=Outcome.CRASHED, model="model-5"),
+        "requests, upstream_error, a rare model": page(
+            outcome=Outcome.UPSTREAM_ERROR, model="rare"
+        ),
+        "requests, a key with another's model": page(key_id="key-3", model="unknown"),
         "requests, ok": page(outcome=Outcome.OK),
-        "last used, by key": lambda: store.last_used(BIG),
-        "quota": lambda: store.quota(BIG, month_of(now_ms)),
     }
 
 
@@ -118,30 +131,31 @@ def _settlement(reserved: Reservation) -> Settlement:
     )  # fmt: skip
 
 
-async def readers(asked: Sequence[Question]) -> None:
+async def reader(asked: Sequence[Question], pause_s: float) -> None:
     """Ask everything, again and again."""
     while True:
         for question in asked:
             await question()
+            await asyncio.sleep(pause_s)
 
 
 async def beside_readers(store: SqliteStore, asked: Sequence[Question], seconds: float) -> None:
-    """Print how long commits take, with two who ask without a pause and with nobody, by turns."""
-    alone: list[float] = []
-    beside: list[float] = []
-    for _ in range(3):
-        alone += await commits(store, seconds=seconds / 3)
-        asking = [asyncio.create_task(readers(order)) for order in (asked, asked[::-1])]
-        beside += await commits(store, seconds=seconds / 3)
-        for task in asking:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-    for name, took in (("nobody asks", alone), ("two ask without a pause", beside)):
-        share = quantiles(took, n=100)
+    """Print how long commits take while nobody asks, and while two do, by turns."""
+    paces = {"nobody asks": None, "two ask twice a second": 0.5, "two ask without a pause": 0.0}
+    took: dict[str, list[float]] = {name: [] for name in paces}
+    for _ in range(TURNS):
+        for name, pause_s in paces.items():
+            orders = () if pause_s is None else (asked, asked[::-1])
+            asking = [asyncio.create_task(reader(order, pause_s or 0.0)) for order in orders]
+            took[name] += await commits(store, seconds=seconds / TURNS)
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+    for name, found in took.items():
+        share = quantiles(found, n=100)
         print(
-            f"{len(took)} commits while {name}: p50 {share[49]:.1f} ms, p99 {share[98]:.1f} ms, "
-            f"worst {max(took):.1f} ms"
+            f"{len(found)} commits while {name}: p50 {share[49]:.1f} ms, p99 {share[98]:.1f} ms, "
+            f"worst {max(found):.1f} ms"
         )
 
 
@@ -167,7 +181,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.analytics", description=__doc__)
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--rounds", type=int, default=15, help="of each question")
-    parser.add_argument("--seconds", type=float, default=30, help="of commits, with and without")
+    parser.add_argument(
+        "--seconds", type=float, default=30, help="of commits, at each pace of asking"
+    )
     asked = parser.parse_args(arguments)
     build = ROOT / "build"
     build.mkdir(exist_ok=True)

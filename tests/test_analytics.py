@@ -274,7 +274,8 @@ async def test_pages_have_every_settled_row_that_is_wanted_once_and_newest_first
         for limit in (3, 1000):
             found = await pages(filled, wanted, limit)
             assert [one.id for one in found] == expected, wanted
-    assert await filled.requests("nobody", wanted=FILTERS[-1], limit=5) == []
+    for wanted in (ANY, RequestFilter(model="m0"), FILTERS[-1]):
+        assert await filled.requests("nobody", wanted=wanted, limit=5) == []
 
 
 async def test_a_row_comes_as_it_is(filled, database):
@@ -370,7 +371,7 @@ async def ask_everything(store: Store, span: Span) -> list:
         ("DELETE FROM usage WHERE account_id = 'a'", "rows': requests"),
         ("UPDATE usage_totals SET cached_tokens = 7 WHERE step = 1 AND", "a total is not"),
         ("DELETE FROM usage_totals WHERE step = 24 AND", "a total is not"),
-        ("UPDATE totals_until SET hour = hour + 1 WHERE", "a total is not"),
+        ("UPDATE totals_until SET hour = hour - 100 WHERE", "a total is not"),
         ("UPDATE latency_days SET durations = durations + 1 WHERE", "latencies"),
         ("UPDATE usage SET input_tokens = 21 WHERE account_id = 'a'", "input_tokens"),
     ],
@@ -427,6 +428,7 @@ def undo(database) -> None:
     with closing(sqlite3.connect(database)) as connection, connection:
         for kind, name in connection.execute(
             "SELECT type, name FROM sqlite_schema WHERE name IN ('usage_rolled_up', 'usage_of_key',"
+            " 'hours_over', 'usage_late',"
             " 'usage_account', 'usage_failed', 'usage_hours', 'usage_totals', 'totals_until',"
             " 'usage_dimensions', 'latency_days', 'latency_buckets', 'key_usage')"
             " ORDER BY type = 'table'"

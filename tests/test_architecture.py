@@ -52,7 +52,7 @@ SIDEWAYS = {
     ("stores/sqlite", "stores/sqlite_rows"), ("stores/sqlite", "stores/sqlite_users"),
     ("stores/sqlite_users", "stores/sqlite_file"),
     ("shapes", "admin"), ("members", "admin"), ("routes/base", "routes/body"),
-    ("stores/sqlite_backup", "stores/sqlite_file"), ("stores/sqlite_backup", "stores/sqlite_audit"),
+    ("stores/sqlite_backup", "stores/sqlite_file"), ("stores/sqlite_backup", "stores/sqlite_rows"),
     ("stores/sqlite", "stores/sqlite_analytics"), ("stores/sqlite", "stores/sqlite_audit"),
     ("stores/sqlite_audit", "stores/sqlite_rows"), ("reports", "models"),
     ("stores/sqlite_analytics", "stores/sqlite_file"),

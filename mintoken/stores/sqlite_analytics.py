@@ -31,7 +31,7 @@ _Sums = Sequence[int]
 """Values in the order of USAGE_SUMS."""
 _NOTHING: _Sums = (0,) * len(USAGE_SUMS)
 
-AT_ONCE = 2
+AT_ONCE = 1
 """Questions at work in this process at the same time, so that they take little from requests."""
 MODELS_IN_LIST = 100
 MODELS_IN_SERIES = 8
@@ -57,8 +57,8 @@ WITH cells AS (
         CASE :dimension WHEN 'key' THEN key_id WHEN 'model' THEN model ELSE intensity END,
         {_NAMES}
     FROM usage_hours
-    WHERE account_id = :account_id AND hour >= :start AND hour < :end
-        AND hour >= (SELECT hour FROM totals_until WHERE account_id = :account_id)
+    WHERE account_id = :account_id AND hour < :end AND hour >=
+        max(:start, (SELECT hour FROM totals_until WHERE account_id = :account_id))
 )"""  # noqa: S608 - of our own names
 _TOTAL = f"{_CELLS} SELECT {_SUMS} FROM cells"  # noqa: S608
 _GROUPS = f"{_CELLS} SELECT name, {_SUMS} FROM cells GROUP BY 1 ORDER BY 2 DESC, 1"  # noqa: S608

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mintoken.errors import StorageError
 from mintoken.files import new_file
-from mintoken.stores.sqlite_audit import audit
+from mintoken.stores import sqlite_rows as rows
 from mintoken.stores.sqlite_file import reading
 
 _TELL_EVERY = 20_000
@@ -54,11 +54,11 @@ def _copy(source: Path, draft: Path, progress: Progress) -> None:
 def _verify(draft: Path, source: Path) -> None:
     with reading(draft) as copy:
         [(found,), *_] = copy.execute("PRAGMA integrity_check(1)")
-        wrong = audit(copy)
+        wrong = [rows.discrepancy(*line) for line in copy.execute(rows.AUDIT)]
     if found != "ok":
         raise StorageError(f"The copy is damaged ({found}). Nothing was kept.")
     if wrong:
         raise StorageError(
-            f"The sums of {source} are not those of its rows ({wrong[0]}); see 'mintoken "
+            f"The counters of {source} are not the sums of its rows ({wrong[0]}); see 'mintoken "
             f"check --accounts'. Nothing was kept: stop the server and copy {source} as it is."
         )

@@ -12,7 +12,7 @@ from mintoken.reports import HOUR_MS, RequestFilter, Settled, UsageRow
 _NEWEST = "g"
 """After every id."""
 _NAMES = [field.name for field in fields(UsageRow)]
-_COLUMNS = ", ".join(_NAMES)
+_COLUMNS = ", ".join(f"found.{name}" for name in _NAMES)
 _WANTED = """
 (:key_id IS NULL OR key_id = :key_id) AND (:model IS NULL OR model = :model)
     AND (:intensity IS NULL OR intensity = :intensity)"""
@@ -22,7 +22,8 @@ _HAS_OK = "(:outcome IS NULL OR :outcome <> 'ok' OR requests > errors)"
 _UNTIL = "(SELECT hour FROM totals_until WHERE account_id = :account_id)"
 _NEW_HOURS = f"""
 SELECT DISTINCT hour FROM usage_hours
-WHERE account_id = :account_id AND hour BETWEEN :first AND :last AND hour >= {_UNTIL} AND {_WANTED}
+WHERE account_id = :account_id AND hour BETWEEN max(:first, {_UNTIL}) AND :last
+    AND {_WANTED}
 ORDER BY hour DESC"""  # noqa: S608 - of our own names
 _HOURS = f"""
 SELECT DISTINCT start FROM usage_totals
@@ -32,16 +33,24 @@ WHERE account_id = :account_id AND dimension = :dimension AND step = 1
         SELECT 1 FROM usage_hours
         WHERE account_id = :account_id AND hour = start AND {{key}} AND {_WANTED}))
 ORDER BY start DESC"""  # noqa: S608
-_ROWS = f"""
-SELECT {_COLUMNS} FROM usage INDEXED BY usage_account
-WHERE account_id = :account_id AND id >= :low AND id < :high AND {_WANTED}
-    AND outcome <> 'reserved' AND (:outcome IS NULL OR outcome = :outcome)
-ORDER BY id DESC LIMIT :limit"""  # noqa: S608
-_FAILED = f"""
-SELECT {_COLUMNS} FROM usage INDEXED BY usage_failed
-WHERE account_id = :account_id AND id >= :low AND id < :high AND {_WANTED}
-    AND outcome NOT IN ('reserved', 'ok') AND outcome = :outcome
-ORDER BY id DESC LIMIT :limit"""  # noqa: S608
+# The index says which rows match; only those are looked up.
+_PAGE = """
+SELECT {columns} FROM usage AS listed INDEXED BY {index} CROSS JOIN usage AS found USING (id)
+WHERE listed.account_id = :account_id AND listed.id >= :low AND listed.id < :high
+    AND (:key_id IS NULL OR listed.key_id = :key_id)
+    AND (:model IS NULL OR listed.model = :model)
+    AND (:intensity IS NULL OR listed.intensity = :intensity) AND {outcome}
+ORDER BY listed.id DESC LIMIT :limit"""
+_ROWS = _PAGE.format(
+    columns=_COLUMNS,
+    index="usage_account",
+    outcome="found.outcome <> 'reserved' AND (:outcome IS NULL OR found.outcome = :outcome)",
+)
+_FAILED = _PAGE.format(
+    columns=_COLUMNS,
+    index="usage_failed",
+    outcome="listed.outcome NOT IN ('reserved', 'ok') AND listed.outcome = :outcome",
+)
 _SETTLED = f"""
 SELECT place, {", ".join(f"u.{name}" for name in _NAMES)}
 FROM (
@@ -66,8 +75,11 @@ def page(
     asked = {**asdict(wanted), "account_id": account_id}
     has_failed = wanted.outcome not in (None, Outcome.OK, Outcome.RESERVED)
     statement = _FAILED if has_failed else _ROWS
+    before = before or _NEWEST
+    # Few fail, so that all of them can be looked through.
+    stretches = [("", before)] if has_failed else _stretches(asked, before, database)
     found: list[sqlite3.Row] = []
-    for low, high in _stretches(asked, before or _NEWEST, database):
+    for low, high in stretches:
         limits = {"low": low, "high": high, "limit": limit - len(found)}
         found += database.execute(statement, asked | limits)
         if len(found) == limit:

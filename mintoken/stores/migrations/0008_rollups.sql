@@ -129,10 +129,9 @@ GROUP BY 1, 2, 3;
 
 INSERT INTO key_usage SELECT key_id, max(started_at) FROM usage GROUP BY key_id;
 
-CREATE TRIGGER usage_rolled_up AFTER UPDATE OF outcome ON usage
-WHEN OLD.outcome = 'reserved' AND NEW.outcome <> 'reserved'
+-- What is over is added up before anything is added to a later hour.
+CREATE TRIGGER hours_over AFTER UPDATE OF hour ON totals_until
 BEGIN
-    -- First what is over, before anything is added to the hours.
     INSERT INTO usage_totals (account_id, dimension, step, start, name, requests, errors,
         input_tokens, output_tokens, cached_tokens, reasoning_tokens, injected_tokens,
         charged_tokens, first_bytes, first_byte_ms, durations, duration_ms)
@@ -142,10 +141,8 @@ BEGIN
         sum(h.cached_tokens), sum(h.reasoning_tokens), sum(h.injected_tokens),
         sum(h.charged_tokens), sum(h.first_bytes), sum(h.first_byte_ms), sum(h.durations),
         sum(h.duration_ms)
-    FROM totals_until u CROSS JOIN usage_hours h CROSS JOIN usage_dimensions d
-    WHERE u.account_id = NEW.account_id AND u.hour < NEW.started_at / 3600000
-        AND h.account_id = NEW.account_id
-        AND h.hour >= u.hour AND h.hour < NEW.started_at / 3600000
+    FROM usage_hours h CROSS JOIN usage_dimensions d
+    WHERE h.account_id = NEW.account_id AND h.hour >= OLD.hour AND h.hour < NEW.hour
     GROUP BY 1, 2, 3, 4, 5
     ON CONFLICT (account_id, dimension, step, start, name) DO UPDATE
     SET requests = requests + excluded.requests, errors = errors + excluded.errors,
@@ -159,6 +156,11 @@ BEGIN
         first_byte_ms = first_byte_ms + excluded.first_byte_ms,
         durations = durations + excluded.durations,
         duration_ms = duration_ms + excluded.duration_ms;
+END;
+
+CREATE TRIGGER usage_rolled_up AFTER UPDATE OF outcome ON usage
+WHEN OLD.outcome = 'reserved' AND NEW.outcome <> 'reserved'
+BEGIN
     INSERT INTO totals_until (account_id, hour) VALUES (NEW.account_id, NEW.started_at / 3600000)
     ON CONFLICT (account_id) DO UPDATE SET hour = excluded.hour WHERE excluded.hour > hour;
 
@@ -185,33 +187,6 @@ BEGIN
         durations = durations + excluded.durations,
         duration_ms = duration_ms + excluded.duration_ms;
 
-    -- A row of an hour that is in the totals already: it took long, or the clock was put back.
-    INSERT INTO usage_totals (account_id, dimension, step, start, name, requests, errors,
-        input_tokens, output_tokens, cached_tokens, reasoning_tokens, injected_tokens,
-        charged_tokens, first_bytes, first_byte_ms, durations, duration_ms)
-    SELECT NEW.account_id, d.dimension, d.step, NEW.started_at / 3600000 / d.step * d.step,
-        CASE d.dimension
-            WHEN 'key' THEN NEW.key_id WHEN 'model' THEN NEW.model ELSE NEW.intensity END,
-        1, NEW.outcome NOT IN ('ok', 'client_closed') OR NEW.status >= 400,
-        NEW.input_tokens, NEW.output_tokens, NEW.cached_tokens, NEW.reasoning_tokens,
-        NEW.injected_tokens, NEW.charged_tokens,
-        NEW.first_byte_ms IS NOT NULL, ifnull(NEW.first_byte_ms, 0),
-        NEW.duration_ms IS NOT NULL, ifnull(NEW.duration_ms, 0)
-    FROM totals_until u CROSS JOIN usage_dimensions d
-    WHERE u.account_id = NEW.account_id AND u.hour > NEW.started_at / 3600000
-    ON CONFLICT (account_id, dimension, step, start, name) DO UPDATE
-    SET requests = requests + excluded.requests, errors = errors + excluded.errors,
-        input_tokens = input_tokens + excluded.input_tokens,
-        output_tokens = output_tokens + excluded.output_tokens,
-        cached_tokens = cached_tokens + excluded.cached_tokens,
-        reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
-        injected_tokens = injected_tokens + excluded.injected_tokens,
-        charged_tokens = charged_tokens + excluded.charged_tokens,
-        first_bytes = first_bytes + excluded.first_bytes,
-        first_byte_ms = first_byte_ms + excluded.first_byte_ms,
-        durations = durations + excluded.durations,
-        duration_ms = duration_ms + excluded.duration_ms;
-
     INSERT INTO latency_days (account_id, day, ms, first_bytes, durations)
     SELECT NEW.account_id, NEW.started_at / 86400000,
         (SELECT max(ms) FROM latency_buckets WHERE ms <= NEW.first_byte_ms), 1, 0
@@ -224,6 +199,37 @@ BEGIN
     ON CONFLICT (account_id, day, ms) DO UPDATE SET durations = durations + 1;
 END;
 
+-- A row of an hour that is in the totals already: it took long, or the clock was put back.
+CREATE TRIGGER usage_late AFTER UPDATE OF outcome ON usage
+WHEN OLD.outcome = 'reserved' AND NEW.outcome <> 'reserved' AND NEW.started_at / 3600000 < (
+    SELECT hour FROM totals_until WHERE account_id = NEW.account_id)
+BEGIN
+    INSERT INTO usage_totals (account_id, dimension, step, start, name, requests, errors,
+        input_tokens, output_tokens, cached_tokens, reasoning_tokens, injected_tokens,
+        charged_tokens, first_bytes, first_byte_ms, durations, duration_ms)
+    SELECT NEW.account_id, d.dimension, d.step, NEW.started_at / 3600000 / d.step * d.step,
+        CASE d.dimension
+            WHEN 'key' THEN NEW.key_id WHEN 'model' THEN NEW.model ELSE NEW.intensity END,
+        1, NEW.outcome NOT IN ('ok', 'client_closed') OR NEW.status >= 400,
+        NEW.input_tokens, NEW.output_tokens, NEW.cached_tokens, NEW.reasoning_tokens,
+        NEW.injected_tokens, NEW.charged_tokens,
+        NEW.first_byte_ms IS NOT NULL, ifnull(NEW.first_byte_ms, 0),
+        NEW.duration_ms IS NOT NULL, ifnull(NEW.duration_ms, 0)
+    FROM usage_dimensions d WHERE true
+    ON CONFLICT (account_id, dimension, step, start, name) DO UPDATE
+    SET requests = requests + excluded.requests, errors = errors + excluded.errors,
+        input_tokens = input_tokens + excluded.input_tokens,
+        output_tokens = output_tokens + excluded.output_tokens,
+        cached_tokens = cached_tokens + excluded.cached_tokens,
+        reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
+        injected_tokens = injected_tokens + excluded.injected_tokens,
+        charged_tokens = charged_tokens + excluded.charged_tokens,
+        first_bytes = first_bytes + excluded.first_bytes,
+        first_byte_ms = first_byte_ms + excluded.first_byte_ms,
+        durations = durations + excluded.durations,
+        duration_ms = duration_ms + excluded.duration_ms;
+END;
+
 CREATE TRIGGER usage_of_key AFTER INSERT ON usage
 BEGIN
     INSERT INTO key_usage (key_id, last_used_at) VALUES (NEW.key_id, NEW.started_at)
@@ -234,5 +240,5 @@ END;
 -- Pages of an account's requests, newest first. What can be asked for is in here as far as it never
 -- changes, so that rows are read only where they match.
 CREATE INDEX usage_account ON usage (account_id, id, model, intensity, key_id);
-CREATE INDEX usage_failed ON usage (account_id, outcome, id)
+CREATE INDEX usage_failed ON usage (account_id, outcome, id, model, intensity, key_id)
 WHERE outcome NOT IN ('reserved', 'ok');
