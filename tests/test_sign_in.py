@@ -137,6 +137,26 @@ async def test_a_removed_or_changed_user_is_signed_out_at_once(proxy: Proxy) -> 
         assert caller.status == status
 
 
+async def test_a_new_password_of_ones_own_ends_all_other_sessions(proxy: Proxy) -> None:
+    new = "another canary of one"
+    proxy.keys.append(new)
+    await hire(proxy.data_dir, "ada", Role.VIEWER)
+    here, there = [await Caller(proxy).sign_in("ada") for _ in range(2)]
+    for current, wanted, status in (
+        ("wrong" * 4, new, 401), (PASSWORD, "short", 400), (PASSWORD, new, 204),
+    ):  # fmt: skip
+        body = {"current_password": current, "new_password": wanted}
+        await here.ask("POST", "/api/me/password", body)
+        assert here.status == status
+    fresh = Caller(proxy, {"Cookie": f"{COOKIE}={here.token}"})
+    for caller, status in ((here, 401), (there, 401), (fresh, 200)):
+        await caller.ask("GET", "/api/me")
+        assert caller.status == status
+    await there.ask("POST", "/api/login", {"name": "ada", "password": PASSWORD})
+    assert there.status == 401
+    await Caller(proxy).sign_in("ada", new)
+
+
 async def test_guessing_one_name_is_throttled_even_all_at_once(proxy: Proxy) -> None:
     await hire(proxy.data_dir, "ada", Role.OWNER)
     callers = [Caller(proxy) for _ in range(SIGN_INS_OF_NAME + 5)]

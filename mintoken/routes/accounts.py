@@ -7,13 +7,8 @@ from mintoken.context import ACCOUNTS, CONTEXT, PASSWORDS
 from mintoken.errors import Code, MintokenError
 from mintoken.members import create_user, is_last_owner
 from mintoken.routes.base import given, taken
-from mintoken.shapes import (
-    AccountChange,
-    MemberCreate,
-    MemberList,
-    account_shown,
-    member_shown,
-)
+from mintoken.shapes import AccountChange, MemberCreate, MemberList
+from mintoken.shown import account_shown, member_shown
 
 
 async def show_account(request: web.Request) -> web.Response:

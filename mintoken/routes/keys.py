@@ -7,7 +7,8 @@ from mintoken.context import ACCOUNTS, CONFIG, CONTEXT
 from mintoken.errors import Code, MintokenError
 from mintoken.models import Key
 from mintoken.routes.base import given, taken
-from mintoken.shapes import KeyChange, KeyCreate, KeyList, KeyRotation, key_issued, key_shown
+from mintoken.shapes import KeyChange, KeyCreate, KeyList, KeyRotation
+from mintoken.shown import key_issued, key_shown
 
 
 async def list_keys(request: web.Request) -> web.Response:

@@ -9,7 +9,8 @@ from mintoken.admin_rules import add_rule, try_text
 from mintoken.context import ACCOUNTS, CONTEXT
 from mintoken.errors import Code, MintokenError
 from mintoken.routes.base import given, taken
-from mintoken.shapes import RuleCreate, RuleList, RulesTried, RuleTry, rule_shown
+from mintoken.shapes import RuleCreate, RuleList, RulesTried, RuleTry
+from mintoken.shown import rule_shown
 
 
 async def list_rules(request: web.Request) -> web.Response:
