@@ -5,7 +5,7 @@ from dataclasses import replace
 import structlog
 from aiohttp import web
 
-from mintoken.admin import everything, find_account
+from mintoken.admin import find_account
 from mintoken.context import (
     ACCOUNTS,
     CONFIG,
@@ -17,7 +17,7 @@ from mintoken.context import (
 )
 from mintoken.errors import Code, MintokenError
 from mintoken.people import Member, User
-from mintoken.routes.base import given, taken
+from mintoken.routes.base import current, given, taken
 from mintoken.sessions import open_session
 from mintoken.shapes import Me, PasswordChange, SignIn
 from mintoken.shown import me
@@ -104,5 +104,5 @@ async def end_session(request: web.Request, response: web.Response) -> None:
 
 
 async def _me(request: web.Request, member: Member) -> Me:
-    directory = await everything(request.app[ACCOUNTS].store)
+    directory = await current(request)
     return me(member, find_account(directory, member.account_id))
