@@ -126,7 +126,7 @@ async def test_a_removed_or_changed_user_is_signed_out_at_once(proxy: Proxy) -> 
     ada, bob, eve = [await Caller(proxy).sign_in(user.name) for user in users]
     store = await open_sqlite(proxy.data_dir, clock_ms=utc_ms)
     await store.remove_user(users[0].id)
-    await store.save_user(replace(users[1], password_hash="$argon2id$other"))
+    await store.set_password(users[1].id, "$argon2id$other")
     await store.save_user(replace(users[2], role=Role.VIEWER))
     await store.close()
     for caller, path, status in (

@@ -1,7 +1,5 @@
 """Signing in and out, and who asks."""
 
-from dataclasses import replace
-
 import structlog
 from aiohttp import web
 
@@ -52,8 +50,8 @@ async def change_password(request: web.Request) -> web.Response:
     if not ctx.asking.session_id:
         raise MintokenError(Code.FORBIDDEN, "An admin key has no password.")
     user = await user_of(request, ctx.asking.name, asked.current_password)
-    user = replace(user, password_hash=await app[PASSWORDS].hash(asked.new_password))
-    await app[ACCOUNTS].store.save_user(user)
+    password_hash = await app[PASSWORDS].hash(asked.new_password)
+    await app[ACCOUNTS].store.set_password(user.id, password_hash)
     response = web.Response(status=204)
     await begin_session(request, response, user)
     return response
