@@ -76,7 +76,7 @@ from mintoken.routes.keys import change_key, create_key, list_keys, revoke_key, 
 from mintoken.routes.openapi import document, openapi
 from mintoken.routes.proxy import chat, models
 from mintoken.routes.rules import create_rule, delete_rule, list_rules, try_rules
-from mintoken.routes.session import login, logout, who
+from mintoken.routes.session import change_password, login, logout, who
 from mintoken.stopping import keep_reviewed
 from mintoken.stores.sqlite import open_sqlite
 from mintoken.tokens import Tokenizer
@@ -92,6 +92,7 @@ ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
     ("POST", "/api/logout", logout, Access.SIGN_IN),
     ("GET", "/api/openapi.json", openapi, Access.SIGN_IN),
     ("GET", "/api/me", who, Access.VIEWER),
+    ("POST", "/api/me/password", change_password, Access.VIEWER),
     ("GET", "/api/account", show_account, Access.VIEWER),
     ("PATCH", "/api/account", change_account, Access.OWNER),
     ("GET", "/api/members", list_members, Access.OWNER),

@@ -46,8 +46,8 @@ async def find_user(store: Store, ref: str) -> User:
 
 async def change_password(store: Store, ref: str, *, password_hash: str) -> User:
     """Give a user a new password, which ends his sessions. Raises RefusedError, StorageError."""
-    user = replace(await find_user(store, ref), password_hash=password_hash)
-    await store.save_user(user)
+    user = await find_user(store, ref)
+    await store.set_password(user.id, password_hash)
     return user
 
 

@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     "errors": 0, "models": 0, "reports": 0, "clock": 0, "files": 0, "options": 0, "exchange": 0,
     "charts": 0, "feed": 3, "pages": 4,
-    "people": 0, "passwords": 1, "sessions": 3, "members": 3, "shapes": 3,
+    "people": 0, "passwords": 1, "sessions": 3, "members": 3, "shapes": 3, "shown": 3,
     "config": 1, "sse": 1, "splice": 1, "tokens": 1, "prompts": 1, "keys": 1, "rates": 1, "logs": 1,
     "vocabulary": 1, "systemd": 1, "process": 1, "chat_answer": 1, "chat_prompt": 1, "tables": 1,
     "eval_records": 0, "eval_facts": 1, "eval_set": 1, "eval_score": 1, "eval_budget": 1,
@@ -51,7 +51,8 @@ SIDEWAYS = {
     ("stores/sqlite", "stores/admission"), ("stores/sqlite", "stores/sqlite_file"),
     ("stores/sqlite", "stores/sqlite_rows"), ("stores/sqlite", "stores/sqlite_users"),
     ("stores/sqlite_users", "stores/sqlite_file"),
-    ("shapes", "admin"), ("members", "admin"), ("routes/base", "routes/body"),
+    ("shapes", "admin"), ("shown", "admin"), ("shown", "shapes"),
+    ("members", "admin"), ("routes/base", "routes/body"),
     ("stores/sqlite_backup", "stores/sqlite_file"), ("stores/sqlite_backup", "stores/sqlite_rows"),
     ("stores/sqlite", "stores/sqlite_analytics"), ("stores/sqlite", "stores/sqlite_audit"),
     ("stores/sqlite_audit", "stores/sqlite_rows"), ("reports", "models"),
@@ -152,7 +153,7 @@ def test_every_module_has_its_twin() -> None:
     twins = {
         "protocols": "protocols", "stores": "stores", "middlewares": "errors", "routes": "life",
         "app": "life", "context": "life", "accounts": "ledger", "relay": "streaming",
-        "models": "life", "people": "sessions", "shapes": "openapi",
+        "models": "life", "people": "sessions", "shapes": "openapi", "shown": "control_plane",
         "exchange": "life", "chat_request": "chat_asked",
         "usage_documents": "api_usage", "reports": "stores", "options": "config",
         "stand_in": "demo", "admin": "cli", "admin_rules": "rules", "checks": "cli",

@@ -126,7 +126,7 @@ async def test_a_removed_or_changed_user_is_signed_out_at_once(proxy: Proxy) -> 
     ada, bob, eve = [await Caller(proxy).sign_in(user.name) for user in users]
     store = await open_sqlite(proxy.data_dir, clock_ms=utc_ms)
     await store.remove_user(users[0].id)
-    await store.save_user(replace(users[1], password_hash="$argon2id$other"))
+    await store.set_password(users[1].id, "$argon2id$other")
     await store.save_user(replace(users[2], role=Role.VIEWER))
     await store.close()
     for caller, path, status in (
@@ -135,6 +135,26 @@ async def test_a_removed_or_changed_user_is_signed_out_at_once(proxy: Proxy) -> 
     ):  # fmt: skip
         await caller.ask("GET", path)
         assert caller.status == status
+
+
+async def test_a_new_password_of_ones_own_ends_all_other_sessions(proxy: Proxy) -> None:
+    new = "another canary of one"
+    proxy.keys.append(new)
+    await hire(proxy.data_dir, "ada", Role.VIEWER)
+    here, there = [await Caller(proxy).sign_in("ada") for _ in range(2)]
+    for current, wanted, status in (
+        ("wrong" * 4, new, 401), (PASSWORD, "short", 400), (PASSWORD, new, 204),
+    ):  # fmt: skip
+        body = {"current_password": current, "new_password": wanted}
+        await here.ask("POST", "/api/me/password", body)
+        assert here.status == status
+    fresh = Caller(proxy, {"Cookie": f"{COOKIE}={here.token}"})
+    for caller, status in ((here, 401), (there, 401), (fresh, 200)):
+        await caller.ask("GET", "/api/me")
+        assert caller.status == status
+    await there.ask("POST", "/api/login", {"name": "ada", "password": PASSWORD})
+    assert there.status == 401
+    await Caller(proxy).sign_in("ada", new)
 
 
 async def test_guessing_one_name_is_throttled_even_all_at_once(proxy: Proxy) -> None:

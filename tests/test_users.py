@@ -98,8 +98,13 @@ async def test_a_new_password_ends_all_sessions_and_other_changes_do_not(store):
     await store.open_session(session(), before=NEVER)
     await store.save_user(replace(USER, role=Role.VIEWER))
     assert await store.session("s") is not None
-    await store.save_user(replace(USER, password_hash="$argon2id$new"))
+    await store.set_password("u", "$argon2id$new")
     assert await store.session("s") is None
+    [user] = await store.users()
+    assert user == replace(USER, role=Role.VIEWER, password_hash="$argon2id$new")
+    await store.remove_user("u")
+    await store.set_password("u", "$argon2id$newer")
+    assert await store.users() == []
 
 
 async def test_admin_keys_come_back_as_they_were_saved_and_one_by_its_hash(store):

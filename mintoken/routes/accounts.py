@@ -2,23 +2,18 @@
 
 from aiohttp import web
 
-from mintoken.admin import RefusedError, everything, find_account, update_account
+from mintoken.admin import RefusedError, find_account, update_account
 from mintoken.context import ACCOUNTS, CONTEXT, PASSWORDS
 from mintoken.errors import Code, MintokenError
 from mintoken.members import create_user, is_last_owner
-from mintoken.routes.base import given, taken
-from mintoken.shapes import (
-    AccountChange,
-    MemberCreate,
-    MemberList,
-    account_shown,
-    member_shown,
-)
+from mintoken.routes.base import current, given, taken
+from mintoken.shapes import AccountChange, MemberCreate, MemberList
+from mintoken.shown import account_shown, member_shown
 
 
 async def show_account(request: web.Request) -> web.Response:
     """`GET /api/account`."""
-    directory = await everything(request.app[ACCOUNTS].store)
+    directory = await current(request)
     return given(account_shown(find_account(directory, request[CONTEXT].asking.account_id)))
 
 

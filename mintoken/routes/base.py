@@ -6,7 +6,9 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
+from mintoken.context import ACCOUNTS
 from mintoken.errors import Code, MintokenError
+from mintoken.models import Directory
 from mintoken.routes.body import read_json
 
 LARGEST_BODY = 256 * 1024
@@ -34,6 +36,13 @@ def _unusable(told: str) -> MintokenError:
     named = re.search(r"field `(.*?)`", told)
     param = place[1] if place and place[1] else named[1] if named else None
     return MintokenError(Code.INVALID_FIELD, f"{detail}.", param=param)
+
+
+async def current(request: web.Request) -> Directory:
+    """All accounts, keys and rules as they are now, whoever changed them. Raises StorageError."""
+    accounts = request.app[ACCOUNTS]
+    await accounts.refresh()
+    return accounts.directory
 
 
 def given(shape: msgspec.Struct, *, status: int = 200) -> web.Response:

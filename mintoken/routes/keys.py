@@ -6,14 +6,15 @@ from mintoken import admin
 from mintoken.context import ACCOUNTS, CONFIG, CONTEXT
 from mintoken.errors import Code, MintokenError
 from mintoken.models import Key
-from mintoken.routes.base import given, taken
-from mintoken.shapes import KeyChange, KeyCreate, KeyList, KeyRotation, key_issued, key_shown
+from mintoken.routes.base import current, given, taken
+from mintoken.shapes import KeyChange, KeyCreate, KeyList, KeyRotation
+from mintoken.shown import key_issued, key_shown
 
 
 async def list_keys(request: web.Request) -> web.Response:
     """`GET /api/keys`."""
     ctx = request[CONTEXT]
-    directory = await admin.everything(request.app[ACCOUNTS].store)
+    directory = await current(request)
     return given(
         KeyList(
             data=[
@@ -80,7 +81,7 @@ async def revoke_key(request: web.Request) -> web.Response:
 async def _own_key(request: web.Request) -> Key:
     """The key of the path. Raises MintokenError `not_found` for another account's, too."""
     account_id, key_id = request[CONTEXT].asking.account_id, request.match_info["id"]
-    for key in (await admin.everything(request.app[ACCOUNTS].store)).keys:
+    for key in (await current(request)).keys:
         if key.id == key_id and key.account_id == account_id:
             return key
     raise MintokenError(Code.NOT_FOUND, "Your account has no key of this id.")

@@ -26,6 +26,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/api/login"): Operation("Sign in; sets the cookie", shapes.SignIn, shapes.Me),
     ("POST", "/api/logout"): Operation("Sign out", status=204),
     ("GET", "/api/me"): Operation("Who asks", gives=shapes.Me),
+    ("POST", "/api/me/password"): Operation(
+        "Change one's password; sets the cookie", shapes.PasswordChange, status=204
+    ),
     ("GET", "/api/account"): Operation("The account", gives=shapes.AccountShown),
     ("PATCH", "/api/account"): Operation(
         "Change the account's quota", shapes.AccountChange, shapes.AccountShown

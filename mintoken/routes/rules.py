@@ -4,18 +4,18 @@ import asyncio
 
 from aiohttp import web
 
-from mintoken.admin import everything
 from mintoken.admin_rules import add_rule, try_text
 from mintoken.context import ACCOUNTS, CONTEXT
 from mintoken.errors import Code, MintokenError
-from mintoken.routes.base import given, taken
-from mintoken.shapes import RuleCreate, RuleList, RulesTried, RuleTry, rule_shown
+from mintoken.routes.base import current, given, taken
+from mintoken.shapes import RuleCreate, RuleList, RulesTried, RuleTry
+from mintoken.shown import rule_shown
 
 
 async def list_rules(request: web.Request) -> web.Response:
     """`GET /api/rules`."""
     account_id = request[CONTEXT].asking.account_id
-    rules = (await everything(request.app[ACCOUNTS].store)).rules
+    rules = (await current(request)).rules
     return given(
         RuleList(data=[rule_shown(rule) for rule in rules if rule.account_id == account_id])
     )
@@ -40,7 +40,7 @@ async def delete_rule(request: web.Request) -> web.Response:
     """`DELETE /api/rules/{id}`."""
     accounts, rule_id = request.app[ACCOUNTS], request.match_info["id"]
     account_id = request[CONTEXT].asking.account_id
-    rules = (await everything(accounts.store)).rules
+    rules = (await current(request)).rules
     if not any(rule.id == rule_id and rule.account_id == account_id for rule in rules):
         raise MintokenError(Code.NOT_FOUND, "Your account has no rule of this id.")
     await accounts.store.remove_rule(rule_id)
@@ -51,7 +51,7 @@ async def delete_rule(request: web.Request) -> web.Response:
 async def try_rules(request: web.Request) -> web.Response:
     """`POST /api/rules/try`: what a text would get, and why; nothing is sent or kept."""
     asked, account_id = await taken(request, RuleTry), request[CONTEXT].asking.account_id
-    directory = await everything(request.app[ACCOUNTS].store)
+    directory = await current(request)
     keys = [key.id for key in directory.keys if key.account_id == account_id]
     if asked.key_id is not None and asked.key_id not in keys:
         raise MintokenError(Code.NOT_FOUND, "Your account has no key of this id.", param="key_id")

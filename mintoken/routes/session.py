@@ -3,7 +3,7 @@
 import structlog
 from aiohttp import web
 
-from mintoken.admin import everything, find_account
+from mintoken.admin import find_account
 from mintoken.context import (
     ACCOUNTS,
     CONFIG,
@@ -15,9 +15,10 @@ from mintoken.context import (
 )
 from mintoken.errors import Code, MintokenError
 from mintoken.people import Member, User
-from mintoken.routes.base import given, taken
+from mintoken.routes.base import current, given, taken
 from mintoken.sessions import open_session
-from mintoken.shapes import Me, SignIn, me
+from mintoken.shapes import Me, PasswordChange, SignIn
+from mintoken.shown import me
 
 LOG = structlog.get_logger()
 
@@ -41,6 +42,19 @@ async def logout(request: web.Request) -> web.Response:
 async def who(request: web.Request) -> web.Response:
     """`GET /api/me`."""
     return given(await _me(request, request[CONTEXT].asking))
+
+
+async def change_password(request: web.Request) -> web.Response:
+    """`POST /api/me/password`: ends his sessions but this one, which gets a new id."""
+    asked, ctx, app = await taken(request, PasswordChange), request[CONTEXT], request.app
+    if not ctx.asking.session_id:
+        raise MintokenError(Code.FORBIDDEN, "An admin key has no password.")
+    user = await user_of(request, ctx.asking.name, asked.current_password)
+    password_hash = await app[PASSWORDS].hash(asked.new_password)
+    await app[ACCOUNTS].store.set_password(user.id, password_hash)
+    response = web.Response(status=204)
+    await begin_session(request, response, user)
+    return response
 
 
 async def user_of(request: web.Request, name: str, password: str) -> User:
@@ -88,5 +102,5 @@ async def end_session(request: web.Request, response: web.Response) -> None:
 
 
 async def _me(request: web.Request, member: Member) -> Me:
-    directory = await everything(request.app[ACCOUNTS].store)
+    directory = await current(request)
     return me(member, find_account(directory, member.account_id))

@@ -50,10 +50,10 @@ class UserStore(Protocol):
         """The users, of an account or of this name if that is given, the oldest first."""
 
     async def save_user(self, user: User) -> None:
-        """Insert the user, or update the one with his id. Raises NameTakenError.
+        """Insert the user, or update the one with his id. Raises NameTakenError."""
 
-        A new password ends all his sessions.
-        """
+    async def set_password(self, user_id: str, password_hash: str) -> None:
+        """Give the user, if he is there, a new password; this ends all his sessions."""
 
     async def remove_user(self, user_id: str) -> None:
         """Delete the user and his sessions, if he is there."""

@@ -27,6 +27,7 @@ USERS = """
 SELECT id, account_id, name, role, password_hash, created_at FROM users
 WHERE (:account_id IS NULL OR account_id = :account_id) AND (:name IS NULL OR name = :name)
 ORDER BY created_at, id"""
+CHANGE_HASH = "UPDATE users SET password_hash = ? WHERE id = ?"
 REMOVE_USER = "DELETE FROM users WHERE id = ?"
 
 SESSION_ROW = attrgetter("id", "user_id", "created_at", "last_seen_at")
@@ -70,6 +71,13 @@ class SqliteUsers(ABC):
     async def save_user(self, user: User) -> None:
         await self._write(partial(_upsert_user, user))
 
+    async def set_password(self, user_id: str, password_hash: str) -> None:
+        def work(writer: sqlite3.Connection) -> None:
+            writer.execute(CHANGE_HASH, (password_hash, user_id))
+            writer.execute(CLOSE_SESSIONS, (user_id,))
+
+        await self._write(work)
+
     async def remove_user(self, user_id: str) -> None:
         await self._write(lambda writer: writer.execute(REMOVE_USER, (user_id,)))
 
@@ -101,11 +109,8 @@ class SqliteUsers(ABC):
 
 
 def _upsert_user(user: User, writer: sqlite3.Connection) -> None:
-    before = writer.execute("SELECT password_hash FROM users WHERE id = ?", (user.id,)).fetchone()
     with _named(user.name):
         writer.execute(SAVE_USER, USER_ROW(user))
-    if before is not None and before[0] != user.password_hash:
-        writer.execute(CLOSE_SESSIONS, (user.id,))
 
 
 def _upsert_admin_key(key: AdminKey, writer: sqlite3.Connection) -> None:
