@@ -45,7 +45,7 @@ BODIES: dict[tuple[str, str], Callable[[], object]] = {
 FOR_MEMBERS = [
     (method, path, access)
     for method, path, _, access in ROUTES
-    if access is Access.SIGN_IN or access.role
+    if access is not Access.OPEN and path.startswith("/api") and path != "/api/events"
 ]
 
 Ids = Callable[[str], Awaitable[str]]

@@ -4,20 +4,19 @@ from collections.abc import AsyncIterator
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from browser import SIZES, add_user, chromium, looking, needs_chromium
+from browser import SIZES, add_user, chromium, looking
 from conftest import CHAT, Proxy
 from openai import AuthenticationError
 from playwright.async_api import Browser, Page, expect
-from staff import PASSWORD, hire
+from staff import PASSWORD, Caller, hire, member
 
 from mintoken import admin
 from mintoken.clock import utc_ms
 from mintoken.models import Rule, RuleAction
 from mintoken.pages import PAGES
 from mintoken.people import Role, User
+from mintoken.routes.dashboard import DASHBOARD
 from mintoken.stores.sqlite import open_sqlite
-
-pytestmark = needs_chromium
 
 PATHS = tuple(path for path, _ in PAGES)
 
@@ -107,6 +106,27 @@ async def test_no_text_that_is_kept_runs_in_a_page(
             await page.mouse.move(400, 300)
             assert await page.evaluate("window.xss") is None
             assert await page.locator("main :is(script, iframe, object, embed, base)").count() == 0
+
+
+# --- Who may what -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", [None, *Role])
+async def test_every_page_is_for_those_who_may_see_it(proxy: Proxy, role: Role | None) -> None:
+    caller = Caller(proxy) if role is None else await member(proxy, role)
+    for method, path, _, access in DASHBOARD:
+        if path.endswith(("sign-in", "sign-out", "{name}")):
+            continue
+        url = f"{proxy.admin_url}{path.replace('{id}', 'nobody')}"
+        async with proxy.session.request(
+            method, url, headers=caller.headers, cookies={}, allow_redirects=False
+        ) as answer:
+            if role is None:
+                assert (answer.status, answer.headers["Location"]) == (303, "/dashboard/sign-in")
+            elif access.role is not None and role.includes(access.role):
+                assert answer.status in (200, 303, 400, 404), (method, path)
+            else:
+                assert answer.status == 403, (method, path)
 
 
 # --- The whole story ----------------------------------------------------------------------------
