@@ -62,7 +62,7 @@ types: $(VENV)/installed-for-tests ## check the types
 
 # The tests of the ledger and the stores. `make check` runs them here, and the others without.
 STORAGE_TESTS := $(addprefix tests/test_,stores.py store_faults.py storage_faults.py ledger.py \
-	backup.py purge.py samples.py users.py analytics.py)
+	backup.py purge.py samples.py users.py analytics.py feed.py)
 
 .PHONY: coverage
 coverage: $(VENV)/installed-for-tests ## run the storage's tests; every branch of it must be taken

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from browser import SIZES, add_user, chromium, looking
+from browser import CHROMIUM, SIZES, add_user, chromium, looking
 from conftest import CHAT, Proxy
 from openai import AuthenticationError
 from playwright.async_api import Browser, Page, expect
@@ -23,6 +23,8 @@ PATHS = tuple(path for path, _ in PAGES)
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no browser: sudo apt-get install --yes chromium")
     async with chromium() as started:
         yield started
 

@@ -545,7 +545,7 @@ async def test_everything_on_disk_is_private_whatever_the_umask(open_store, tmp_
 async def test_the_pragmas_are_those_of_the_design(store, database):
     assert ask(database, "PRAGMA journal_mode") == [("wal",)]
     assert ask(database, "PRAGMA application_id") == [(int.from_bytes(b"MTKN", "big"),)]
-    assert ask(database, "PRAGMA user_version") == [(7,)]
+    assert ask(database, "PRAGMA user_version") == [(9,)]
     tables = ask(
         database, "SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE 'sqlite%'"
     )
