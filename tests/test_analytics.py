@@ -427,7 +427,8 @@ def undo(database) -> None:
     version = names.index("0008_rollups.sql")
     with closing(sqlite3.connect(database)) as connection, connection:
         for kind, name in connection.execute(
-            "SELECT type, name FROM sqlite_schema WHERE name IN ('usage_rolled_up', 'usage_of_key',"
+            "SELECT type, name FROM sqlite_schema WHERE name IN ('feed', 'feed_account',"
+            " 'usage_fed', 'usage_unfed', 'usage_rolled_up', 'usage_of_key',"
             " 'hours_over', 'usage_late',"
             " 'usage_account', 'usage_failed', 'usage_hours', 'usage_totals', 'totals_until',"
             " 'usage_dimensions', 'latency_days', 'latency_buckets', 'key_usage')"

@@ -125,10 +125,10 @@ async def test_nothing_is_lost_or_repeated_over_reconnects_and_restarts(served: 
                     headers=headers | {"Last-Event-ID": place},
                 ) as source:  # fmt: skip
                     connections += 1
-                    assert (await anext(source)).type == "begin"
-                    for _ in range(7):
+                    for _ in range(7):  # Where a stream ends well, it connects by itself.
                         event = await anext(source)
-                        seen.append(json.loads(event.data)["id"])
+                        if event.type != "begin":
+                            seen.append(json.loads(event.data)["id"])
                         place = event.last_event_id
             except (aiohttp.ClientError, ConnectionError):
                 await asyncio.sleep(0.02)
