@@ -24,6 +24,7 @@ from mintoken.context import (
     LEDGER,
     OPENAPI,
     PASSWORDS,
+    PRICES,
     PROMPTS,
     RATES,
     REFUSALS,
@@ -172,7 +173,7 @@ async def _stopping(app: web.Application) -> AsyncIterator[None]:
     config, accounts = app[CONFIG], app[ACCOUNTS]
     # Each worker in its turn: what one finds, the others see.
     every_s = config.savings.review_every * config.server.workers
-    prices = load_prices(config.savings.prices)
+    prices = app[PRICES] = load_prices(config.savings.prices)
     work = keep_reviewed(
         accounts.store, prices, lambda: accounts.directory, clock_ms=utc_ms, every_s=every_s
     )

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -19,6 +19,7 @@ from mintoken.ledger import Ledger
 from mintoken.models import Admission, Decision, Key, Outcome, Reservation, TokenUsage
 from mintoken.passwords import PasswordThread
 from mintoken.people import Member, Role
+from mintoken.pricing import Prices
 from mintoken.prompts import NO_WORDING, Prompts, Wording
 from mintoken.protocols.base import Meter
 from mintoken.rates import RateLimiter
@@ -78,6 +79,7 @@ FEED = web.AppKey("feed", Feed)
 LEDGER = web.AppKey("ledger", Ledger)
 OPENAPI = web.AppKey("openapi", bytes)
 PASSWORDS = web.AppKey("passwords", PasswordThread)
+PRICES: web.AppKey[Prices] = web.AppKey("prices", Mapping)
 PROMPTS = web.AppKey("prompts", Prompts)
 RATES = web.AppKey("rates", RateLimiter)
 REFUSALS = web.AppKey("refusals", Refusals)

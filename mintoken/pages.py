@@ -1,6 +1,7 @@
 """What all pages of the dashboard share: their names, who looks, forms, and the way back."""
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -92,5 +93,6 @@ async def static(request: web.Request) -> web.Response:
     return web.Response(body=body, content_type=_TYPES[Path(name).suffix], charset="utf-8")
 
 
+@cache
 def _static_files() -> Mapping[str, bytes]:
     return {path.name: path.read_bytes() for path in STATIC.iterdir() if path.suffix in _TYPES}

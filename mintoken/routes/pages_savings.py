@@ -1,13 +1,13 @@
 """The page of savings: arms, intervals, money, and how it was computed."""
 
+import asyncio
 from datetime import UTC, datetime
 
 from aiohttp import web
 
 from mintoken import admin, documents, statement
-from mintoken.context import ACCOUNTS, CLOCK, CONFIG, CONTEXT
+from mintoken.context import ACCOUNTS, CLOCK, CONTEXT, PRICES
 from mintoken.pages import back_to, keys_of, page
-from mintoken.pricing import load_prices
 from mintoken.savings import Status, report
 
 SHARE = 10
@@ -22,12 +22,12 @@ async def savings(request: web.Request) -> web.Response:
         since_ms = int(datetime.fromisoformat(since).replace(tzinfo=UTC).timestamp() * 1000)
     except (ValueError, OverflowError):
         since_ms, problem = 0, "Give the day like 2026-11-01." if since else ""
-    prices = load_prices(app[CONFIG].savings.prices)
+    prices = app[PRICES]
     samples = await app[ACCOUNTS].store.samples(
         since_ms=since_ms, account_id=request[CONTEXT].asking.account_id
     )
     share = max((key.control for key in keys), default=0) / 100
-    found = report(samples, prices, control_share=share)
+    found = await asyncio.to_thread(report, samples, prices, control_share=share)
     sentences = [*statement.sentences(found, prices, key=keys[0].name if keys else "KEY")]
     sentences += [
         "It does not pay, so it is stopped since {since}: {key} on {model}.".format(**stop)
