@@ -54,9 +54,10 @@ def _key_fields(key: Key, now_ms: int) -> dict[str, object]:
     }
 
 
-def key_shown(key: Key, *, now_ms: int) -> KeyShown:
-    """A key as JSON shows it."""
-    return KeyShown(**_key_fields(key, now_ms))  # type: ignore[arg-type]
+def key_shown(key: Key, *, now_ms: int, last_used_at: int | None = None) -> KeyShown:
+    """A key as JSON shows it; `last_used_at` is in UTC milliseconds."""
+    fields = _key_fields(key, now_ms) | {"last_used_at": utc_text(last_used_at)}
+    return KeyShown(**fields)  # type: ignore[arg-type]
 
 
 def key_issued(key: Key, token: str, *, now_ms: int) -> KeyIssued:

@@ -8,6 +8,7 @@ from conftest import PROVIDER_CANARY, Proxy
 from staff import PASSWORD, Caller, member, script
 
 from mintoken.arms import MOST_CONTROL
+from mintoken.clock import utc_text
 from mintoken.people import Role
 
 
@@ -244,3 +245,13 @@ async def test_a_database_that_cannot_be_asked_refuses_and_says_so(
     assert (owner.status, document["error"]["code"]) == (503, "storage_unavailable")
     assert str(proxy.data_dir) not in str(document)
     assert PROVIDER_CANARY not in str(document)
+
+
+async def test_a_key_tells_when_it_was_last_used(proxy: Proxy) -> None:
+    caller = await script(proxy, Role.VIEWER)
+    [unused] = (await caller.ask("GET", "/api/keys"))["data"]
+    assert unused["last_used_at"] is None
+    await proxy.post()
+    [row] = await proxy.settled()
+    [used] = (await caller.ask("GET", "/api/keys"))["data"]
+    assert used["last_used_at"] == utc_text(row["started_at"])

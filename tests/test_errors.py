@@ -115,7 +115,6 @@ async def test_unknown_paths_and_methods(proxy: Proxy) -> None:
     for path in (
         "/v1/nothing",
         "/v1/chat/completions/",
-        "/dashboard",
         "/api/nothing",
         "//v1/models",
     ):

@@ -129,6 +129,7 @@ async def test_every_page_is_for_those_who_may_see_it(proxy: Proxy, role: Role |
                 assert answer.status in (200, 303, 400, 404), (method, path)
             else:
                 assert answer.status == 403, (method, path)
+                assert 'role="alert"' in await answer.text()
 
 
 # --- The whole story ----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from mintoken.admin import RefusedError
 from mintoken.context import CONTEXT
 from mintoken.errors import Code, MintokenError, NameTakenError, StorageError
 from mintoken.logs import frames
+from mintoken.pages import PAGES, page
 from mintoken.protocols.openai_chat import OpenAIChat
 
 PROTOCOL = OpenAIChat()
@@ -38,6 +39,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.transport is not None:
             request.transport.close()
         return ctx.response
+    if ctx.member is not None and request.path.startswith(PAGES[0][0]):
+        return page(request, "error.html", problem=failure.message, status=failure.code.status)
     return error_response(failure)
 
 

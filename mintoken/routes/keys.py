@@ -15,10 +15,11 @@ async def list_keys(request: web.Request) -> web.Response:
     """`GET /api/keys`."""
     ctx = request[CONTEXT]
     directory = await current(request)
+    used = await request.app[ACCOUNTS].store.last_used(ctx.asking.account_id)
     return given(
         KeyList(
             data=[
-                key_shown(key, now_ms=ctx.started_at)
+                key_shown(key, now_ms=ctx.started_at, last_used_at=used.get(key.id))
                 for key in directory.keys
                 if key.account_id == ctx.asking.account_id
             ]
