@@ -39,9 +39,17 @@ chaos: $(VENV)/installed-for-tests ## kill, fill, reload and hurry it for up to 
 corpus: $(VENV)/installed-for-tests ## try smart detection on labelled requests; prints where it agrees
 	@cd tests && ../$(RUN) -m corpus
 
+.PHONY: screenshots
+screenshots: programs $(VENV)/installed-for-tests ## write pictures of the dashboard's pages into docs/
+	@cd tests && ../$(RUN) -m screenshots
+
 .PHONY: bench
 bench: programs $(VENV)/installed-for-tests ## measure it beside a bare relay; as ARGS, --quick, --only SCENARIO, --rounds N
 	@$(RUN) -m benchmarks $(ARGS)
+
+.PHONY: bench-analytics
+bench-analytics: $(VENV)/installed-for-tests ## ask what the dashboard asks of 5 million usage rows; as ARGS, --rows N
+	@$(RUN) -m benchmarks.analytics $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/installed-for-tests ## look for mistakes and for other formatting than ours
@@ -54,7 +62,7 @@ types: $(VENV)/installed-for-tests ## check the types
 
 # The tests of the ledger and the stores. `make check` runs them here, and the others without.
 STORAGE_TESTS := $(addprefix tests/test_,stores.py store_faults.py storage_faults.py ledger.py \
-	backup.py purge.py samples.py)
+	backup.py purge.py samples.py users.py analytics.py feed.py)
 
 .PHONY: coverage
 coverage: $(VENV)/installed-for-tests ## run the storage's tests; every branch of it must be taken
@@ -65,9 +73,9 @@ check: programs lint types coverage ## everything that must hold before a change
 	$(RUN) -m pytest $(STORAGE_TESTS:%=--ignore=%) $(ARGS)
 
 # As program:package. Where systemd runs, apt would start the two servers too, so it is left to you.
-PROGRAMS := systemd-analyze:systemd nginx:nginx caddy:caddy mkfs.ext4:e2fsprogs wrk:wrk
+PROGRAMS := systemd-analyze:systemd nginx:nginx caddy:caddy mkfs.ext4:e2fsprogs wrk:wrk chromium:chromium
 .PHONY: programs
-programs: ## get the programs that tests run and pip has not: systemd, nginx, caddy, e2fsprogs, wrk
+programs: ## get the programs that tests run and pip has not: systemd, nginx, caddy, e2fsprogs, wrk, chromium
 	@missing=$$(for program in $(PROGRAMS); do \
 		PATH="$$PATH:/usr/sbin" command -v "$${program%:*}" >/dev/null || printf ' %s' "$${program#*:}"; \
 	done); \

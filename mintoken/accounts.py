@@ -63,6 +63,8 @@ class Accounts:
         if directory.rules != self._directory.rules:
             self._rules = await asyncio.to_thread(_compiled, directory.rules, self._rules)
         accounts = {account.id: account for account in directory.accounts}
+        if directory.revision < self._directory.revision:
+            return  # Somebody else who refreshed meanwhile has seen more.
         self._owners = {key.hash: Owner(key, accounts[key.account_id]) for key in directory.keys}
         self._directory = directory
 

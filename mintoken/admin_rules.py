@@ -1,6 +1,8 @@
 """What operators do with custom rules."""
 
+import asyncio
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mintoken.admin import (
@@ -53,7 +55,7 @@ async def add_rule(
     if abs(priority) > MAX_PRIORITY:
         raise RefusedError(f"A priority is from -{MAX_PRIORITY} to {MAX_PRIORITY}.")
     try:
-        measure(pattern, room=MAX_STEPS_TOGETHER - compile_rules(rules).steps)
+        await asyncio.to_thread(_measure, pattern, rules)
     except PatternError as error:
         raise RefusedError(str(error)) from error
     rule = Rule(
@@ -66,6 +68,10 @@ async def add_rule(
     )
     await store.save(rule)
     return rule
+
+
+def _measure(pattern: str, rules: Iterable[Rule]) -> None:
+    measure(pattern, room=MAX_STEPS_TOGETHER - compile_rules(rules).steps)
 
 
 def _free_id(directory: Directory) -> str:

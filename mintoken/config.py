@@ -80,6 +80,15 @@ class SavingsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdminConfig:
+    """`[admin]`: who signs in on the admin listener; times in seconds."""
+
+    tls: Annotated[bool, FLAG] = False
+    session_idle: Annotated[float, seconds(1, 86400 * 30)] = 3600.0
+    session_limit: Annotated[float, seconds(1, 86400 * 365)] = 43200.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything that an operator can set, read once."""
 
@@ -88,6 +97,7 @@ class Config:
     storage: StorageConfig = field(default_factory=StorageConfig)
     quota: QuotaConfig = field(default_factory=QuotaConfig)
     savings: SavingsConfig = field(default_factory=SavingsConfig)
+    admin: AdminConfig = field(default_factory=AdminConfig)
     tiktoken_cache_dir: Path | None = None
 
 
@@ -97,6 +107,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "storage": StorageConfig,
     "quota": QuotaConfig,
     "savings": SavingsConfig,
+    "admin": AdminConfig,
 }
 KINDS: Mapping[str, Mapping[str, Kind]] = {
     section: {

@@ -17,6 +17,7 @@ from mintoken import logs
 from mintoken.config import Config
 from mintoken.errors import Code, ConfigError, MintokenError
 from mintoken.middlewares.errors import error_response
+from mintoken.middlewares.shield import SHIELD
 
 HEADER_LIMIT = 8190
 """Bytes of one header line."""
@@ -103,9 +104,12 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         "_body", "_config", "_crowd", "_header_begun", "_header_timer", "_wire", "_write_timer",
+        "is_admin",
     )  # fmt: skip
 
-    def __init__(self, server: web.Server, config: Config, crowd: Crowd) -> None:
+    def __init__(
+        self, server: web.Server, config: Config, crowd: Crowd, *, is_admin: bool = False
+    ) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -116,6 +120,8 @@ class Connection(web.RequestHandler):
             max_line_size=HEADER_LIMIT,
             max_field_size=HEADER_LIMIT,
         )
+        self.is_admin = is_admin
+        """Did it come by the admin listener?"""
         self._config = config.server
         self._crowd = crowd
         self._body = EMPTY_PAYLOAD
@@ -184,6 +190,8 @@ class Connection(web.RequestHandler):
         lines += [f"{name}: {value}" for name, value in response.headers.items()]
         lines += [f"Content-Length: {len(response.body)}", "Connection: close"]
         lines += [f"X-Mintoken-Error: {code.code}"]
+        if self.is_admin:
+            lines += [f"{name}: {value}" for name, value in SHIELD.items()]
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + response.body)
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's
@@ -252,6 +260,8 @@ class Connection(web.RequestHandler):
         response = error_response(MintokenError(code))
         response.headers["X-Mintoken-Error"] = code.code
         response.headers["Server"] = "mintoken"
+        if self.is_admin:
+            response.headers.update(SHIELD)
         response.force_close()
         return response
 

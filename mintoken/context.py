@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -10,12 +10,16 @@ from aiohttp import web
 
 from mintoken.accounts import Accounts, Owner
 from mintoken.arms import NO_EXPERIMENT, Assignment
-from mintoken.config import Config
+from mintoken.config import AdminConfig, Config
 from mintoken.conversations import Conversations
 from mintoken.errors import Code
 from mintoken.exchange import Spoken
+from mintoken.feed import Feed
 from mintoken.ledger import Ledger
 from mintoken.models import Admission, Decision, Key, Outcome, Reservation, TokenUsage
+from mintoken.passwords import PasswordThread
+from mintoken.people import Member, Role
+from mintoken.pricing import Prices
 from mintoken.prompts import NO_WORDING, Prompts, Wording
 from mintoken.protocols.base import Meter
 from mintoken.rates import RateLimiter
@@ -25,11 +29,27 @@ from mintoken.upstream import Upstream
 
 
 class Access(Enum):
-    """Who may ask a route. A route without a mark is ADMIN."""
+    """Who may ask a route. A route without a mark is CLOSED: nobody may.
+
+    From SIGN_IN on they are on the admin listener only. SIGN_IN needs nobody who is signed in;
+    VIEWER, ADMIN and OWNER are the lowest role that may ask.
+    """
 
     OPEN = auto()
     KEY = auto()
+    SIGN_IN = auto()
+    VIEWER = auto()
     ADMIN = auto()
+    OWNER = auto()
+    CLOSED = auto()
+
+    @property
+    def role(self) -> Role | None:
+        """The lowest role that may ask; None where that is not how it is decided."""
+        return _ROLES.get(self)
+
+
+_ROLES = {Access.VIEWER: Role.VIEWER, Access.ADMIN: Role.ADMIN, Access.OWNER: Role.OWNER}
 
 
 @dataclass(slots=True)
@@ -55,7 +75,11 @@ ACCOUNTS = web.AppKey("accounts", Accounts)
 CLOCK: web.AppKey[Clock] = web.AppKey("clock", Callable)  # type: ignore[arg-type]
 CONFIG = web.AppKey("config", Config)
 CONVERSATIONS = web.AppKey("conversations", Conversations)
+FEED = web.AppKey("feed", Feed)
 LEDGER = web.AppKey("ledger", Ledger)
+OPENAPI = web.AppKey("openapi", bytes)
+PASSWORDS = web.AppKey("passwords", PasswordThread)
+PRICES: web.AppKey[Prices] = web.AppKey("prices", Mapping)
 PROMPTS = web.AppKey("prompts", Prompts)
 RATES = web.AppKey("rates", RateLimiter)
 REFUSALS = web.AppKey("refusals", Refusals)
@@ -78,6 +102,8 @@ class RequestContext:
     """UTC milliseconds."""
     started_ns: int = field(default_factory=time.monotonic_ns)
     owner: Owner | None = None
+    member: Member | None = None
+    """Who asks a route of the admin listener; on a SIGN_IN one, if he is signed in already."""
     provider_key: str = field(default="", repr=False)
     asked: Decision | None = None
     """The level that the caller asked for by header or query."""
@@ -115,6 +141,12 @@ class RequestContext:
         assert self.owner is not None, "nobody has said who he is"
         return self.owner.key
 
+    @property
+    def asking(self) -> Member:
+        """The member, on a route whose access is a role."""
+        assert self.member is not None, "nobody has signed in"
+        return self.member
+
     def elapsed_ms(self) -> int:
         """Whole milliseconds since the request came."""
         return (time.monotonic_ns() - self.started_ns) // 1_000_000
@@ -127,6 +159,16 @@ class RequestContext:
 
 
 CONTEXT = web.RequestKey("context", RequestContext)
+
+
+def by_admin_listener(request: web.BaseRequest) -> bool:
+    """Did it come by the admin listener? What another kind of connection brings did not."""
+    return getattr(request.protocol, "is_admin", False) is True
+
+
+def session_cookie(options: AdminConfig) -> str:
+    """The name of the cookie with a session's id; a browser takes `__Host-` only over TLS."""
+    return "__Host-mintoken_session" if options.tls else "mintoken_session"
 
 
 def request_id(now_ms: int) -> str:

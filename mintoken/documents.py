@@ -1,10 +1,13 @@
-"""Accounts and keys as JSON shows them."""
+"""Accounts, keys and users as JSON shows them."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from mintoken.admin import find_account, state
 from mintoken.clock import utc_text
 from mintoken.models import Account, Directory, Key
+from mintoken.people import AdminKey, User
+from mintoken.reports import UsageRow
 
 
 def account_document(account: Account) -> dict[str, object]:
@@ -38,6 +41,31 @@ def key_document(key: Key, directory: Directory, *, now_ms: int) -> dict[str, ob
     }
 
 
+def user_document(user: User, directory: Directory) -> dict[str, object]:
+    """A user as JSON shows him, without his password's hash."""
+    return {
+        "id": user.id,
+        "name": user.name,
+        "account": find_account(directory, user.account_id).name,
+        "role": user.role.value,
+        "created_at": utc_text(user.created_at),
+    }
+
+
+def admin_key_document(key: AdminKey, directory: Directory) -> dict[str, object]:
+    """An admin key as JSON shows it, without its secret and without its hash."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "account": find_account(directory, key.account_id).name,
+        "prefix": key.prefix,
+        "role": key.role.value,
+        "state": "active" if key.revoked_at is None else "revoked",
+        "created_at": utc_text(key.created_at),
+        "revoked_at": utc_text(key.revoked_at),
+    }
+
+
 def stop_documents(directory: Directory, keys: Iterable[Key]) -> list[dict[str, object]]:
     """Where the product of these keys is stopped because it does not pay, the longest first."""
     names = {key.experiment: key.name for key in keys if key.is_watched and not key.revoked_at}
@@ -47,3 +75,9 @@ def stop_documents(directory: Directory, keys: Iterable[Key]) -> list[dict[str, 
         if verdict.stopped and experiment in names
     ]
     return [{"key": key, "model": model, "since": utc_text(at)} for at, key, model in sorted(stops)]
+
+
+def usage_row_document(row: UsageRow, directory: Directory) -> dict[str, object]:
+    """A settled request as JSON shows it, with the name of its key."""
+    names = (key.name for key in directory.keys if key.id == row.key_id)
+    return asdict(row) | {"key_name": next(names, ""), "started_at": utc_text(row.started_at)}

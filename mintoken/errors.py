@@ -36,6 +36,16 @@ class Code(Enum):
         "authentication_error",
         "This Mintoken key has expired. Ask your operator for a new one.",
     )
+    NOT_SIGNED_IN = (
+        "not_signed_in",
+        401,
+        "authentication_error",
+        "Sign in first, or send an admin key as 'Authorization: Bearer mt_admin_...'.",
+    )
+    INVALID_LOGIN = ("invalid_login", 401, "authentication_error", "Wrong name or password.")
+    FORBIDDEN = ("forbidden", 403, "permission_error", "You may not do this.")
+    CONFLICT = ("conflict", 409, "invalid_request_error", "This does not fit what is there.")
+    INVALID_FIELD = ("invalid_field", 400, "invalid_request_error", "A field cannot be used.")
     MISSING_PROVIDER_KEY = (
         "missing_provider_key",
         400,
@@ -66,6 +76,12 @@ class Code(Enum):
         400,
         "invalid_request_error",
         "The intensity is not known. Use one of: none, lite, full, ultra.",
+    )
+    INVALID_PARAMETER = (
+        "invalid_parameter",
+        400,
+        "invalid_request_error",
+        "A parameter of the query cannot be used.",
     )
     DUPLICATE_HEADER = (
         "duplicate_header",

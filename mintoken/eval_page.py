@@ -1,24 +1,15 @@
 """The page of an evaluation: a chart of tokens against facts, and tables. It needs no network."""
 
 import html
-import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from string import Template
 from typing import Any
-from xml.etree import ElementTree
 
 import pygal
-from pygal.style import Style
 
+from mintoken.charts import bare, style
 from mintoken.eval_records import Arm
-
-# pygal puts a hook for its plugins into every import: Python 3.11 warns of it, 3.12 passes it over.
-sys.meta_path[:] = [one for one in sys.meta_path if not isinstance(one, pygal.PluginImportFixer)]
-
-_COMMENT = re.compile("<!--.*?-->", re.S)
-_SVG = "{http://www.w3.org/2000/svg}"
 
 
 def page(
@@ -68,7 +59,7 @@ def chart(arms: Sequence[Mapping[str, Any]]) -> str:
         width=900, height=480, margin=24, js=[], stroke=False, dots_size=7, no_data_text="",
         disable_xml_declaration=True, print_labels=True, show_x_guides=True,
         legend_at_bottom=True, legend_at_bottom_columns=len(arms),
-        x_title="Tokens per answer", y_title="Facts kept", style=_style(tuple(colors * 2)),
+        x_title="Tokens per answer", y_title="Facts kept", style=style(colors * 2),
         x_value_formatter="{:,.0f}".format, value_formatter="{:.1%}".format,
         xrange=(0, 1.08 * max(arm["answer_tokens"] for arm in arms)),
     )  # fmt: skip
@@ -78,25 +69,7 @@ def chart(arms: Sequence[Mapping[str, Any]]) -> str:
     for arm in arms:
         ends = [(arm["answer_tokens"], arm["coverage"][end]) for end in ("low", "high")]
         drawn.add(None, ends, stroke=True, show_dots=False)
-    return _bare(drawn.render_tree())
-
-
-def _style(colors: tuple[str, ...]) -> Style:
-    return Style(
-        background="transparent", plot_background="transparent", colors=colors,
-        foreground="var(--ink)", foreground_strong="var(--ink)", foreground_subtle="var(--dim)",
-        guide_stroke_color="var(--line)", major_guide_stroke_color="var(--line)",
-        font_family="system-ui, sans-serif", stroke_width="2", opacity="1", stroke_opacity="1",
-        label_font_size=13, major_label_font_size=13, title_font_size=14, legend_font_size=14,
-    )  # fmt: skip
-
-
-def _bare(root: ElementTree.Element) -> str:
-    """Without its script, which serves the one that it would fetch, and without comments."""
-    for parent in list(root.iter()):
-        for child in [one for one in parent if str(one.tag).removeprefix(_SVG) == "script"]:
-            parent.remove(child)
-    return _COMMENT.sub("", ElementTree.tostring(root, encoding="unicode"))
+    return bare(drawn.render_tree())
 
 
 def _arm_names() -> list[str]:

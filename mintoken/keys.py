@@ -15,22 +15,23 @@ SECRET_FILE = "server_secret"  # noqa: S105 - the file's name
 SECRET_BYTES = 32
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_START = "mt_live_"
+LIVE, ADMIN = "mt_live_", "mt_admin_"
+"""How the keys of applications begin, and those of scripts that administer."""
 _RANDOM_CHARACTERS = 32
 _CHECKSUM_CHARACTERS = 6
-_FORMAT = re.compile(rf"{_START}[0-9A-Za-z]{{{_RANDOM_CHARACTERS + _CHECKSUM_CHARACTERS}}}")
+_FORMAT = re.compile(rf"[0-9A-Za-z]{{{_RANDOM_CHARACTERS + _CHECKSUM_CHARACTERS}}}")
 
 
-def mint_key(random_below: Callable[[int], int] = secrets.randbelow) -> str:
+def mint_key(random_below: Callable[[int], int] = secrets.randbelow, *, start: str = LIVE) -> str:
     """A fresh key (contract §2); `random_below(n)` draws from 0 to n - 1."""
     characters = (_ALPHABET[random_below(len(_ALPHABET))] for _ in range(_RANDOM_CHARACTERS))
-    body = _START + "".join(characters)
+    body = start + "".join(characters)
     return body + _checksum(body)
 
 
-def is_well_formed(token: str) -> bool:
+def is_well_formed(token: str, *, start: str = LIVE) -> bool:
     """Does it have a key's format and checksum? Says nothing about whether the key exists."""
-    if _FORMAT.fullmatch(token) is None:
+    if not token.startswith(start) or _FORMAT.fullmatch(token, len(start)) is None:
         return False
     body, checksum = token[:-_CHECKSUM_CHARACTERS], token[-_CHECKSUM_CHARACTERS:]
     return _checksum(body) == checksum

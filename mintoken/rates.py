@@ -23,6 +23,8 @@ PATIENCE_S = 0.02
 """Seconds to wait for another process that looks something up; it may have lost its CPU."""
 FAILURES_PER_MINUTE = 60
 """Requests without a good key that one address is told 401 for."""
+SIGN_INS_OF_ADDRESS, SIGN_INS_OF_NAME = 30, 10
+"""Attempts to sign in per minute, good ones too: nobody gets further by asking many at once."""
 _TAGS, _FULL_AT, _RUNNING = 0, SLOTS * 16, SLOTS * 32
 _SIZE = _RUNNING + SLOTS * LANES * 2
 
@@ -96,6 +98,21 @@ class RateLimiter:
             slot = self._find(_network(address), now, SLOTS)
             told = f"This address sent over {FAILURES_PER_MINUTE} per minute without a good key."
             self._fill(slot, FAILURES_PER_MINUTE, now, told)
+
+    def attempt(self, name: str, address: str) -> None:
+        """Note that somebody at this address tries to sign in by this name, whatever comes of it.
+
+        Raises MintokenError once there were too many, of the address or of the name.
+        """
+        tries = (
+            (f"from {_network(address)}", SIGN_INS_OF_ADDRESS, "from this address"),
+            (f"as {name}", SIGN_INS_OF_NAME, "by this name"),
+        )
+        with self._alone():
+            now = self._clock()
+            for bucket, rate, what in tries:
+                slot = self._find(bucket, now, SLOTS)
+                self._fill(slot, rate, now, f"Over {rate} per minute tried to sign in {what}.")
 
     def close(self) -> None:
         os.close(self._lock)

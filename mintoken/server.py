@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from aiohttp import web
@@ -61,12 +62,13 @@ class Server:
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         for sock in self._sockets:
-            self._listeners.append(await loop.create_server(self._connection, sock=sock))
+            made = partial(self._connection, is_admin=sock is self._sockets[-1])
+            self._listeners.append(await loop.create_server(made, sock=sock))
         return Listening(address_of(self._sockets[0]), address_of(self._sockets[-1]))
 
-    def _connection(self) -> Connection:
+    def _connection(self, *, is_admin: bool) -> Connection:
         assert self._runner.server is not None
-        return Connection(self._runner.server, self._config, self._crowd)
+        return Connection(self._runner.server, self._config, self._crowd, is_admin=is_admin)
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """Take no new connections and let what runs finish; what has not by the end is told so.

@@ -65,13 +65,13 @@ def reservation(id_: str, account_id: str = "a", *, reserved=10, needed=1, **mor
         "key_id": f"key-{account_id}",
         "arm": "",
         "injected_tokens": 7,
+        "intensity": Intensity.LITE,
     } | more
     return Reservation(
         id=id_,
         account_id=account_id,
         protocol="openai_chat",
         stream=True,
-        intensity=Intensity.LITE,
         reason="key",
         prompt_version="1",
         bytes_in=100,
@@ -81,20 +81,19 @@ def reservation(id_: str, account_id: str = "a", *, reserved=10, needed=1, **mor
     )
 
 
-def settlement(id_: str, *, charged: int = 5, outcome: Outcome = Outcome.OK) -> Settlement:
+def settlement(id_: str, *, charged: int = 5, outcome: Outcome = Outcome.OK, **more) -> Settlement:
     tokens = TokenUsage(input=20, output=5, cached=3, reasoning=2, counted_by=CountedBy.UPSTREAM)
+    values = {"status": 200, "first_byte_ms": 12, "duration_ms": 34} | more
     return Settlement(
         id=id_,
         outcome=outcome,
-        status=200,
         model_served="gpt-x-1",
         finish_reason="stop",
         upstream_request_id="req_1",
         tokens=tokens,
         charged_tokens=charged,
-        first_byte_ms=12,
-        duration_ms=34,
         bytes_out=56,
+        **values,
     )
 
 

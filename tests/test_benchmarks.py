@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.detection import PROMPTS
+from benchmarks.usage_rows import make_rows
+from mintoken.clock import utc_ms
+from mintoken.stores.sqlite import open_sqlite
 
 ROOT = Path(__file__).parent.parent
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
@@ -54,3 +57,22 @@ async def test_detection_is_measured_by_the_prompts_size_and_has_a_bar(tmp_path:
     assert 0 < figures["4_kb"] < 1000
     # Linear: what is looked at of a text ends at 8 KB, so that more of it adds little.
     assert figures["64_kb"] < 16 * figures["4_kb"]
+
+
+async def test_the_dashboards_questions_are_measured_on_rows_whose_sums_are_right(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-m", "benchmarks.analytics", "--rows", "3000", "--rounds", "1"]
+    running = await asyncio.create_subprocess_exec(
+        *command, "--seconds", "0.5", cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await asyncio.wait_for(running.communicate(), 60)
+    assert b"requests, an unknown model" in out
+    assert b"commits while two ask without a pause" in out
+    assert b"every question under 200 ms: " in out
+    make_rows(tmp_path, rows=3000, now_ms=utc_ms())
+    store = await open_sqlite(tmp_path, clock_ms=utc_ms)
+    try:
+        assert await store.audit() == []
+    finally:
+        await store.close()

@@ -8,7 +8,15 @@ import pytest
 
 from mintoken.errors import Code, MintokenError
 from mintoken.models import Intensity, Key
-from mintoken.rates import FAILURES_PER_MINUTE, SLOTS, RateLimiter, RateTable, _duration
+from mintoken.rates import (
+    FAILURES_PER_MINUTE,
+    SIGN_INS_OF_ADDRESS,
+    SIGN_INS_OF_NAME,
+    SLOTS,
+    RateLimiter,
+    RateTable,
+    _duration,
+)
 
 
 @pytest.fixture
@@ -182,3 +190,33 @@ def test_a_process_that_was_stopped_with_the_table_in_its_hand_holds_up_nobody(
         assert caught.value.code is Code.OVERLOADED
         other.leave(slot)
     other.leave(other.enter(key(rpm=60)))
+
+
+def test_attempts_to_sign_in_are_limited_by_name_and_by_address(table: RateTable) -> None:
+    now = 0.0
+    limiter = RateLimiter(table, lambda: now)
+    for n in range(SIGN_INS_OF_NAME):
+        limiter.attempt("ada", f"192.0.2.{n}")
+    with pytest.raises(MintokenError, match="by this name") as caught:
+        limiter.attempt("ada", "192.0.2.99")
+    assert caught.value.code is Code.RATE_LIMIT_EXCEEDED
+    limiter.attempt("bob", "192.0.2.99")
+    for n in range(SIGN_INS_OF_ADDRESS):
+        limiter.attempt(f"user {n}", "2001:db8::1")
+    with pytest.raises(MintokenError, match="from this address"):
+        limiter.attempt("eve", "2001:db8::2")
+    limiter.fail("2001:db8::1")
+    now += 60 / SIGN_INS_OF_NAME
+    limiter.attempt("ada", "192.0.2.99")
+    with pytest.raises(MintokenError, match="by this name"):
+        limiter.attempt("ada", "192.0.2.99")
+
+
+def test_attempts_are_counted_across_processes(table: RateTable) -> None:
+    workers = [RateLimiter(table, lambda: 0.0, lane=lane) for lane in range(SIGN_INS_OF_NAME)]
+    for worker in workers:
+        worker.attempt("ada", "192.0.2.1")
+    with pytest.raises(MintokenError, match="by this name"):
+        workers[0].attempt("ada", "192.0.2.1")
+    for worker in workers:
+        worker.close()

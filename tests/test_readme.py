@@ -2,6 +2,8 @@
 
 import asyncio
 import configparser
+import io
+import json
 import os
 import re
 import shlex
@@ -11,12 +13,14 @@ from enum import StrEnum
 from pathlib import Path
 
 import pytest
-from conftest import PROVIDER_CANARY, StartProxy
+from conftest import PROVIDER_CANARY, Proxy, StartProxy
 from fake_upstream import DONE, END, FakeUpstream, delta, stream_head
+from staff import script
 
 from mintoken.cli import main
 from mintoken.config import SECTIONS
 from mintoken.errors import Code
+from mintoken.people import Role
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -24,8 +28,9 @@ BLOCKS = [(language, text) for language, text in re.findall(r"```(\w+)\n(.*?)```
 REQUESTS = [
     [sys.executable, "-c", text] if language == "python" else ["bash", "-c", text]
     for language, text in BLOCKS
-    if language == "python" or text.startswith("curl ")
+    if language == "python" or text.startswith("curl http://127.0.0.1:8787")
 ]
+ADMIN_REQUESTS = [text for _, text in BLOCKS if text.startswith("curl http://127.0.0.1:8788")]
 
 
 def table(heading: str) -> list[list[str]]:
@@ -66,6 +71,21 @@ async def test_the_examples_get_an_answer(
     assert (b"none detect:translate\n" in out) == smart
 
 
+@pytest.mark.parametrize("command", ADMIN_REQUESTS, ids=lambda command: command.split("\n")[0])
+async def test_the_examples_of_the_control_plane_are_answered(proxy: Proxy, command: str) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    key = (await script(proxy, Role.OWNER)).headers["Authorization"].removeprefix("Bearer ")
+    running = await asyncio.create_subprocess_exec(
+        "bash", "-c", command.replace("http://127.0.0.1:8788", proxy.admin_url),
+        env=os.environ | {"MINTOKEN_TOKEN": key}, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await asyncio.wait_for(running.communicate(), 30)
+    document = json.loads(out)
+    assert "error" not in document
+    proxy.keys += [document[name] for name in document if name == "raw_key"]
+
+
 def test_the_commands_run_in_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,6 +99,7 @@ def test_the_commands_run_in_their_order(
     ]
     assert len(commands) > 10
     for command in commands:
+        monkeypatch.setattr("sys.stdin", io.StringIO("as if somebody typed it\n"))
         assert main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
 
 

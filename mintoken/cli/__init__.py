@@ -9,6 +9,7 @@ import typer
 from mintoken import __version__
 from mintoken.admin import RefusedError
 from mintoken.cli.accounts import accounts
+from mintoken.cli.admin_keys import admin_keys
 from mintoken.cli.base import ConfigPath
 from mintoken.cli.evaluate import evaluate
 from mintoken.cli.keys import keys
@@ -16,7 +17,9 @@ from mintoken.cli.rules import rules
 from mintoken.cli.savings import savings
 from mintoken.cli.server import check, demo, serve
 from mintoken.cli.storage import backup, purge
+from mintoken.cli.tail import tail
 from mintoken.cli.usage import usage
+from mintoken.cli.users import users
 from mintoken.errors import ConfigError, EvaluationError, NameTakenError, StorageError
 
 FAILED, MISCONFIGURED = 1, 78
@@ -26,7 +29,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(accounts, name="accounts")
 app.add_typer(keys, name="keys")
 app.add_typer(rules, name="rules")
-for command in (serve, demo, usage, savings, check, backup, purge):
+app.add_typer(users, name="users")
+app.add_typer(admin_keys, name="admin-keys")
+for command in (serve, demo, usage, savings, tail, check, backup, purge):
     app.command()(command)
 app.command("eval")(evaluate)
 

@@ -15,7 +15,7 @@ async def context(request: web.Request, handler: Handler) -> web.StreamResponse:
     app, match = request.app, request.match_info
     now_ms = app[CLOCK]()
     access = Access.OPEN if match.http_exception else app[ACCESS].get(match.handler)
-    ctx = RequestContext(request_id(now_ms), access or Access.ADMIN, now_ms)
+    ctx = RequestContext(request_id(now_ms), access or Access.CLOSED, now_ms)
     request[CONTEXT] = ctx
     state = app[STATE]
     state.in_flight += 1

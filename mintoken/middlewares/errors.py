@@ -4,9 +4,11 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from mintoken.admin import RefusedError
 from mintoken.context import CONTEXT
-from mintoken.errors import Code, MintokenError
+from mintoken.errors import Code, MintokenError, NameTakenError, StorageError
 from mintoken.logs import frames
+from mintoken.pages import PAGES, page
 from mintoken.protocols.openai_chat import OpenAIChat
 
 PROTOCOL = OpenAIChat()
@@ -23,6 +25,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         failure = error
     except web.HTTPException as error:
         failure = MintokenError(_CODES[error.status], headers=_allow(error))
+    except (NameTakenError, RefusedError, StorageError) as error:
+        failure = _said(error)
     except ConnectionError:
         raise  # The caller has left: there is nobody to answer.
     except Exception as error:  # noqa: BLE001 - the server must survive, and says what was lost
@@ -35,6 +39,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.transport is not None:
             request.transport.close()
         return ctx.response
+    if ctx.member is not None and request.path.startswith(PAGES[0][0]):
+        return page(request, "error.html", problem=failure.message, status=failure.code.status)
     return error_response(failure)
 
 
@@ -51,6 +57,13 @@ def error_response(failure: MintokenError) -> web.Response:
         body=PROTOCOL.error(failure, in_stream=False),
         content_type="application/json",
     )
+
+
+def _said(error: NameTakenError | RefusedError | StorageError) -> MintokenError:
+    """What the control plane's work raises, as its caller may read it: without names of files."""
+    if isinstance(error, StorageError):
+        return MintokenError(Code.STORAGE_UNAVAILABLE)
+    return MintokenError(Code.CONFLICT, str(error))
 
 
 def _allow(error: web.HTTPException) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The caller's request body: checked before it is read, bounded while it is."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
@@ -15,8 +15,10 @@ async def expect(request: web.Request) -> None:
     """Take `Expect: 100-continue` without answering yet: authentication comes first."""
 
 
-async def read_json(request: web.Request) -> list[bytes]:
+async def read_json(request: web.Request, *, at_most: int | None = None) -> list[bytes]:
     """The whole body of a request whose headers promise JSON, in the pieces that it came in.
+
+    `at_most` bytes, or `server.max_body_bytes` if that is less.
 
     Raises MintokenError `unsupported_media_type`, `unsupported_content_encoding`,
     `request_too_large`, `request_timeout` or `overloaded`.
@@ -24,14 +26,17 @@ async def read_json(request: web.Request) -> list[bytes]:
     app = request.app
     config = app[CONFIG]
     _check_headers(request)
-    if (request.content_length or 0) > config.server.max_body_bytes:
-        raise _too_large(config.server)
+    limits = config.server
+    if at_most is not None:
+        limits = replace(limits, max_body_bytes=min(at_most, limits.max_body_bytes))
+    if (request.content_length or 0) > limits.max_body_bytes:
+        raise _too_large(limits)
     # RFC 9110 §10.1.1: an expectation in HTTP/1.0 is ignored.
     expects = request.headers.get("Expect") and request.version == HttpVersion11
     if expects and request.body_exists:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
-    held = _Held(request[CONTEXT], app[STATE], config.server)
+    held = _Held(request[CONTEXT], app[STATE], limits)
     if request.content.is_eof():  # It came with its head, as small ones do.
         return [held.take(request.content.read_nowait())]
     try:

@@ -16,7 +16,22 @@ from mintoken.models import (
     Settlement,
     Verdict,
 )
-from mintoken.reports import ArmSample, GroupBy, UsageLine
+from mintoken.people import AdminKey, Session, User
+from mintoken.reports import (
+    ArmSample,
+    Bucket,
+    GroupBy,
+    Quota,
+    RequestFilter,
+    Series,
+    Settled,
+    Span,
+    SplitBy,
+    Summary,
+    UsageLine,
+    UsageOf,
+    UsageRow,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +43,89 @@ class Batch:
     reservations: Sequence[Reservation] = field(default=())
 
 
-class Store(Protocol):
+class UserStore(Protocol):
+    """The part of a store that knows people."""
+
+    async def users(self, *, account_id: str | None = None, name: str | None = None) -> list[User]:
+        """The users, of an account or of this name if that is given, the oldest first."""
+
+    async def save_user(self, user: User) -> None:
+        """Insert the user, or update the one with his id. Raises NameTakenError."""
+
+    async def set_password(self, user_id: str, password_hash: str) -> None:
+        """Give the user, if he is there, a new password; this ends all his sessions."""
+
+    async def remove_user(self, user_id: str) -> None:
+        """Delete the user and his sessions, if he is there."""
+
+    async def open_session(self, session: Session, *, before: tuple[int, int]) -> None:
+        """Keep a new session; forget those that began, or were last seen, before these times."""
+
+    async def session(self, session_id: str) -> tuple[Session, User] | None:
+        """A session, however old, and its user."""
+
+    async def see_session(self, session_id: str, *, now_ms: int) -> None:
+        """Note that the session, if it is there, was seen now."""
+
+    async def close_session(self, session_id: str) -> None:
+        """Delete the session, if it is there."""
+
+    async def admin_keys(self, *, hash_: bytes | None = None) -> list[AdminKey]:
+        """The keys for scripts, or the one of this hash, revoked ones too, the oldest first."""
+
+    async def save_admin_key(self, key: AdminKey) -> None:
+        """Insert the key, or update the one with its id. Raises NameTakenError."""
+
+
+class UsageStore(Protocol):
+    """The part of a store that answers the dashboard: of settled rows, and of those purged too.
+
+    Nothing here takes long, however many rows there are: sums are kept by hour and by day.
+    """
+
+    async def summary(self, account_id: str, span: Span) -> Summary:
+        """What the account used in that time, with percentiles of its latency."""
+
+    async def timeseries(
+        self, account_id: str, span: Span, *, bucket: Bucket, by: SplitBy
+    ) -> list[Series]:
+        """A value for every bucket of a span of whole buckets, by level or model, the most first.
+
+        By model, the last line may be OTHER. By none, it is one line without a name.
+        """
+
+    async def by_key(self, account_id: str, span: Span) -> list[UsageOf]:
+        """What each key (its id) used in that time, the one with the most requests first."""
+
+    async def by_model(self, account_id: str, span: Span) -> list[UsageOf]:
+        """What each model used, the one with the most requests first; the last may be OTHER."""
+
+    async def requests(
+        self, account_id: str, *, wanted: RequestFilter, limit: int, before: str = ""
+    ) -> list[UsageRow]:
+        """Up to `limit` settled rows that are wanted, the newest first, older than the id `before`.
+
+        Their ids are UUIDv7, in the order of time.
+        """
+
+    async def newest_place(self) -> int:
+        """The place, in the order of settlements, of the last row that was settled."""
+
+    async def settled_after(self, place: int, *, account_id: str, limit: int) -> list[Settled]:
+        """Up to `limit` of an account's rows that were settled behind that place, in their order.
+
+        Places only grow, over all workers; a row of a later commit never has an earlier one. What
+        was purged is gone.
+        """
+
+    async def last_used(self, account_id: str) -> Mapping[str, int]:
+        """When each key of the account was last used: UTC milliseconds, within a second."""
+
+    async def quota(self, account_id: str, month: str) -> Quota:
+        """Where the account stands in that month (UTC, YYYY-MM)."""
+
+
+class Store(UserStore, UsageStore, Protocol):
     """One database. Every method raises StorageError when the database cannot do it just now."""
 
     async def directory(self, known_revision: int = -1) -> Directory | None:
@@ -93,7 +190,7 @@ class Store(Protocol):
         """
 
     async def audit(self) -> list[str]:
-        """Every month whose counters are not the sums of its rows, one line each; empty is good."""
+        """Every sum that is kept and is not that of its rows, one line each; empty is good."""
 
     async def close(self) -> None:
         """Let go of the database and of this worker's lock."""

@@ -30,8 +30,11 @@ from mintoken.stores import sqlite_rows as rows
 from mintoken.stores.admission import admit
 from mintoken.stores.base import Batch
 from mintoken.stores.locks import LedgerLock, WorkerLock, find_workers
+from mintoken.stores.sqlite_analytics import SqliteAnalytics
+from mintoken.stores.sqlite_audit import audit
 from mintoken.stores.sqlite_file import translated
 from mintoken.stores.sqlite_samples import SAMPLES, sample
+from mintoken.stores.sqlite_users import SqliteUsers
 
 _T = TypeVar("_T")
 
@@ -67,7 +70,7 @@ async def _open_locked(data_dir: Path, lock: LedgerLock, now_ms: int) -> "Sqlite
         return SqliteStore(path, lock, writer, reader, connections.pop_all())
 
 
-class SqliteStore:
+class SqliteStore(SqliteUsers, SqliteAnalytics):
     """A `base.Store`; `open_sqlite` makes one. To be opened after a fork, and closed."""
 
     def __init__(
@@ -78,7 +81,7 @@ class SqliteStore:
         reader: aiosqlite.Connection,
         connections: AsyncExitStack,
     ) -> None:
-        self._path = path
+        super().__init__(path)
         self._wal, self._shm = (path.with_name(path.name + end) for end in ("-wal", "-shm"))
         self._workers = path.parent / "workers"
         self._lock = lock
@@ -151,8 +154,7 @@ class SqliteStore:
 
     async def audit(self) -> list[str]:
         async with self._snapshot() as snapshot:
-            lines = await snapshot.execute_fetchall(rows.AUDIT)
-        return [rows.discrepancy(*line) for line in lines]
+            return await _in_its_thread(snapshot, audit)
 
     async def close(self) -> None:
         with translated():

@@ -1,0 +1,51 @@
+"""What the routes of the control plane share: a body in, a body out."""
+
+import re
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from mintoken.context import ACCOUNTS
+from mintoken.errors import Code, MintokenError
+from mintoken.models import Directory
+from mintoken.routes.body import read_json
+
+LARGEST_BODY = 256 * 1024
+"""Bytes; the largest is a text to try the rules on."""
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+_PLACE = re.compile(r" - at `\$\.?(.*?)`$")
+
+
+async def taken(request: web.Request, shape: type[_T]) -> _T:
+    """The body of a request, of this shape. Raises MintokenError that says where it is not."""
+    body = b"".join(await read_json(request, at_most=LARGEST_BODY))
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.ValidationError as error:
+        raise _unusable(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise MintokenError(Code.INVALID_JSON) from None
+
+
+def _unusable(told: str) -> MintokenError:
+    """What msgspec says, which quotes names of fields and never a value but that of an enum."""
+    place = _PLACE.search(told)
+    detail = re.sub(r"(Invalid enum value) .*?( - at |$)", r"\1\2", told, flags=re.DOTALL)
+    named = re.search(r"field `(.*?)`", told)
+    param = place[1] if place and place[1] else named[1] if named else None
+    return MintokenError(Code.INVALID_FIELD, f"{detail}.", param=param)
+
+
+async def current(request: web.Request) -> Directory:
+    """All accounts, keys and rules as they are now, whoever changed them. Raises StorageError."""
+    accounts = request.app[ACCOUNTS]
+    await accounts.refresh()
+    return accounts.directory
+
+
+def given(shape: msgspec.Struct, *, status: int = 200) -> web.Response:
+    """This as the answer."""
+    body = msgspec.json.encode(shape)
+    return web.Response(body=body, status=status, content_type="application/json")

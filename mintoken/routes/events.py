@@ -1,0 +1,51 @@
+"""`GET /api/events`: settled usage rows as server-sent events."""
+
+import orjson
+from aiohttp import web
+from aiohttp_sse import EventSourceResponse
+
+from mintoken.context import ACCOUNTS, CONTEXT, FEED, STATE
+from mintoken.documents import usage_row_document
+from mintoken.errors import Code, MintokenError
+
+RETRY_MS = 1000
+"""What a browser waits until it connects again."""
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """Each event has its place as `id`; `Last-Event-ID`, or `?after=`, goes on behind one.
+
+    Without them it begins now. It ends when this worker leaves: whoever connects again gets the
+    next one, and goes on.
+    """
+    app, ctx = request.app, request[CONTEXT]
+    feed, account_id = app[FEED], ctx.asking.account_id
+    # Not what the feed last saw: another worker may have given him what came after that.
+    newest = await app[ACCOUNTS].store.newest_place()
+    asked = _place(request)
+    place = newest if asked is None else min(asked, newest)
+    response = EventSourceResponse()
+    await response.prepare(request)
+    ctx.response = response
+    async with response:
+        await response.send("{}", event="begin", id=str(place), retry=RETRY_MS)
+        while not app[STATE].leaving and response.is_connected():
+            for settled in await feed.after(place, account_id):
+                document = usage_row_document(settled.row, app[ACCOUNTS].directory)
+                await response.send(orjson.dumps(document).decode(), id=str(settled.place))
+                place = settled.place
+    return response
+
+
+def _place(request: web.Request) -> int | None:
+    """Where the listener was. Raises MintokenError `invalid_field`."""
+    text = request.headers.get("Last-Event-ID") or request.query.get("after")
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise MintokenError(
+            Code.INVALID_FIELD,
+            "Last-Event-ID, or 'after', is the id of an event that was received.",
+            param="after",
+        )
+    return int(text)

@@ -1,0 +1,140 @@
+"""The first page: this month's quota, what was used and saved, and charts of it over time."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from mintoken import statement
+from mintoken.charts import stacked_bars
+from mintoken.clock import DAY_MS, month_of, utc_text
+from mintoken.context import ACCOUNTS, CLOCK, CONTEXT, PRICES
+from mintoken.pages import keys_of, page
+from mintoken.reports import HOUR_MS, Bucket, Series, Span, SplitBy, Summary
+from mintoken.savings import Line, Status, report
+
+DAYS = (1, 7, 30, 90)
+"""How far back the page can look; by the hour on the shortest, else by the day."""
+CHARTS = {
+    "requests-by-level": ("Requests by level", SplitBy.LEVEL, "requests"),
+    "output-by-model": ("Output tokens by model", SplitBy.MODEL, "output_tokens"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart, and the same figures as a table."""
+
+    title: str
+    path: str
+    series: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[int]]]
+
+
+async def overview(request: web.Request) -> web.Response:
+    """`GET /dashboard`, with `?days=7` for one of DAYS."""
+    app, account_id, days = request.app, request[CONTEXT].asking.account_id, _days(request)
+    store, now_ms = app[ACCOUNTS].store, app[CLOCK]()
+    month = month_of(now_ms)
+    quota = await store.quota(account_id, month)
+    span, bucket = _span(days, now_ms)
+    summary = await store.summary(account_id, span)
+    saved = await _savings(request)
+    return page(
+        request,
+        "overview.html",
+        month=month,
+        used=quota.used,
+        limit=quota.limit,
+        figures=_figures(summary),
+        days=days,
+        choices=DAYS,
+        charts=[await _chart(request, name, days, span, bucket) for name in CHARTS],
+        measured=saved.output is not None,
+        ratio=statement.row(saved)["ratio"],
+        money=statement.row(saved)["saved"],
+        progress=statement.row(saved)["status"],
+        measuring=saved.status is not Status.NOT_MEASURED,
+        has_keys=any(key.revoked_at is None for key in keys_of(request)),
+    )
+
+
+async def chart(request: web.Request) -> web.Response:
+    """`GET /dashboard/charts/{name}`: a chart of the overview, as an SVG image."""
+    name, days = request.match_info["name"], _days(request)
+    if name not in CHARTS:
+        raise web.HTTPNotFound
+    span, bucket = _span(days, request.app[CLOCK]())
+    lines, measure = await _lines(request, name, span, bucket)
+    # It takes tens of milliseconds.
+    drawn = await asyncio.to_thread(stacked_bars, _labels(span, bucket), _values(lines, measure))
+    return web.Response(text=drawn, content_type="image/svg+xml")
+
+
+async def _chart(request: web.Request, name: str, days: int, span: Span, bucket: Bucket) -> Chart:
+    lines, measure = await _lines(request, name, span, bucket)
+    values = _values(lines, measure)
+    at_each = list(zip(*values.values(), strict=True)) or [()] * len(_labels(span, bucket))
+    return Chart(
+        title=CHARTS[name][0],
+        path=f"/dashboard/charts/{name}?days={days}",
+        series=[*values],
+        rows=[pair for pair in zip(_labels(span, bucket), at_each, strict=True) if any(pair[1])],
+    )
+
+
+async def _lines(
+    request: web.Request, name: str, span: Span, bucket: Bucket
+) -> tuple[Sequence[Series], str]:
+    _, by, measure = CHARTS[name]
+    store, account_id = request.app[ACCOUNTS].store, request[CONTEXT].asking.account_id
+    return await store.timeseries(account_id, span, bucket=bucket, by=by), measure
+
+
+def _values(lines: Sequence[Series], measure: str) -> Mapping[str, Sequence[int]]:
+    return {line.group or "(none)": line.sums[measure] for line in lines}
+
+
+def _labels(span: Span, bucket: Bucket) -> list[str]:
+    """When each bucket begins: the hour of a day, or the day of a month."""
+    texts = [utc_text(hour * HOUR_MS) or "" for hour in range(span.start, span.end, bucket.hours)]
+    return [text[11:16] if bucket is Bucket.HOUR else text[5:10] for text in texts]
+
+
+def _days(request: web.Request) -> int:
+    text = request.query.get("days", "30")
+    return int(text) if text in map(str, DAYS) else 30
+
+
+def _span(days: int, now_ms: int) -> tuple[Span, Bucket]:
+    bucket = Bucket.HOUR if days == 1 else Bucket.DAY
+    return Span.around(now_ms - days * DAY_MS + bucket.hours * HOUR_MS, now_ms + 1, bucket), bucket
+
+
+def _figures(found: Summary) -> list[tuple[str, str, str]]:
+    """Each with its name, the figure, and what explains it."""
+    usage = found.usage
+    share = f"{usage.errors / usage.requests:.1%}" if usage.requests else "none"
+    return [
+        ("Requests", f"{usage.requests:,}", ""),
+        ("Tokens in", f"{usage.input_tokens:,}", f"{usage.cached_tokens:,} from the cache"),
+        ("Tokens out", f"{usage.output_tokens:,}", f"{usage.reasoning_tokens:,} of reasoning"),
+        ("Errors", share, f"{usage.errors:,} requests"),
+        ("First byte", _ms(found.first_byte.p50), f"p95 {_ms(found.first_byte.p95)}"),
+        ("Whole answer", _ms(found.duration.p50), f"p95 {_ms(found.duration.p95)}"),
+    ]
+
+
+def _ms(value: int | None) -> str:
+    if value is None:
+        return "none"
+    return f"{value} ms" if value < 1000 else f"{value / 1000:.1f} s"
+
+
+async def _savings(request: web.Request) -> Line:
+    app = request.app
+    samples = await app[ACCOUNTS].store.samples(account_id=request[CONTEXT].asking.account_id)
+    share = max((key.control for key in keys_of(request)), default=0) / 100
+    found = await asyncio.to_thread(report, samples, app[PRICES], control_share=share)
+    return found.total

@@ -1,0 +1,116 @@
+"""The pages of requests: a table that grows by itself, and one request in detail, never content."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from mintoken.clock import DAY_MS, utc_text
+from mintoken.context import ACCOUNTS, CLOCK, CONTEXT
+from mintoken.models import Intensity, Outcome
+from mintoken.pages import keys_of, page
+from mintoken.reports import RequestFilter, Span, UsageRow
+
+ON_A_PAGE = 50
+MODELS_SINCE_DAYS = 90
+"""The models that can be asked for are those used since then."""
+COLUMNS = ("Time (UTC)", "Key", "Model", "Level", "Outcome", "In", "Out", "ms")
+LABELS = {
+    "id": "Request", "started_at": "Time (UTC)", "model": "Model asked for",
+    "model_served": "Model that answered", "intensity": "Level", "reason": "Reason",
+    "arm": "Arm", "prompt_version": "Text", "input_tokens": "Tokens in",
+    "cached_tokens": "of these cached", "output_tokens": "Tokens out",
+    "reasoning_tokens": "of these reasoning", "injected_tokens": "Injected tokens",
+    "charged_tokens": "Charged tokens", "counted_by": "Counted by", "status": "Status",
+    "outcome": "Outcome", "finish_reason": "Finish reason", "first_byte_ms": "First byte, ms",
+    "duration_ms": "Duration, ms", "bytes_in": "Bytes in", "bytes_out": "Bytes out",
+    "upstream_request_id": "The provider's id",
+}  # fmt: skip
+
+
+async def list_requests(request: web.Request) -> web.Response:
+    """`GET /dashboard/requests`, filtered by `key_id`, `model`, `intensity` and `outcome`."""
+    store, account_id = request.app[ACCOUNTS].store, request[CONTEXT].asking.account_id
+    names = {key.id: key.name for key in keys_of(request)}
+    now_ms = request.app[CLOCK]()
+    models = await store.by_model(
+        account_id, Span.around(now_ms - MODELS_SINCE_DAYS * DAY_MS, now_ms + 1)
+    )
+    asked = {name: request.query.get(name, "") for name in ("key_id", "model", *_CLOSED)}
+    rows = await store.requests(
+        account_id,
+        wanted=_filter(asked),
+        limit=ON_A_PAGE,
+        before=request.query.get("before", ""),
+    )
+    return page(
+        request,
+        "requests.html",
+        rows=[_shown(row, names) for row in rows],
+        columns=COLUMNS,
+        filters=[
+            ("key_id", "Key", list(names.items())),
+            ("model", "Model", [(one.group, one.group) for one in models]),
+            *(
+                (name, label, [(one, one) for one in values])
+                for name, (label, values) in _CLOSED.items()
+            ),
+        ],
+        asked=asked,
+        place=await store.newest_place(),
+        older=_older(asked, rows),
+    )
+
+
+async def show(request: web.Request) -> web.Response:
+    """`GET /dashboard/requests/{id}`."""
+    store, account_id = request.app[ACCOUNTS].store, request[CONTEXT].asking.account_id
+    id_ = request.match_info["id"]
+    # Ids sort by their text, so the first one before the text that follows is this or an older one.
+    rows = await store.requests(account_id, wanted=RequestFilter(), limit=1, before=f"{id_}\x00")
+    if not rows or rows[0].id != id_:
+        raise web.HTTPNotFound
+    row = asdict(rows[0]) | {"started_at": utc_text(rows[0].started_at)}
+    names = {key.id: key.name for key in keys_of(request)}
+    fields = [("Key", names.get(rows[0].key_id, rows[0].key_id))]
+    fields += [(label, row[name]) for name, label in LABELS.items() if row[name] not in ("", None)]
+    return page(request, "request.html", fields=fields)
+
+
+_CLOSED: Mapping[str, tuple[str, list[str]]] = {
+    "intensity": ("Level", [level.value for level in Intensity]),
+    "outcome": ("Outcome", [one.value for one in Outcome if one.value != "reserved"]),
+}
+
+
+def _filter(asked: Mapping[str, str]) -> RequestFilter:
+    """What is asked for; what there cannot be is passed over."""
+    intensity, outcome = asked["intensity"], asked["outcome"]
+    return RequestFilter(
+        key_id=asked["key_id"] or None,
+        model=asked["model"] or None,
+        intensity=Intensity(intensity) if intensity in _CLOSED["intensity"][1] else None,
+        outcome=Outcome(outcome) if outcome in _CLOSED["outcome"][1] else None,
+    )
+
+
+def _older(asked: Mapping[str, str], rows: list[UsageRow]) -> str:
+    if len(rows) < ON_A_PAGE:
+        return ""
+    kept = {name: value for name, value in asked.items() if value}
+    return "/dashboard/requests?" + urlencode(kept | {"before": rows[-1].id})
+
+
+def _shown(row: UsageRow, names: Mapping[str, str]) -> dict[str, object]:
+    return {
+        "id": row.id,
+        "started_at": utc_text(row.started_at),
+        "key": names.get(row.key_id, row.key_id),
+        "model": row.model,
+        "intensity": row.intensity,
+        "outcome": row.outcome,
+        "input_tokens": row.input_tokens,
+        "output_tokens": row.output_tokens,
+        "duration_ms": row.duration_ms or 0,
+    }

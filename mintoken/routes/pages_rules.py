@@ -1,0 +1,105 @@
+"""The page of custom rules: list, add, remove, and try a text."""
+
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from mintoken import admin, admin_rules
+from mintoken.context import ACCOUNTS, CLOCK, CONTEXT
+from mintoken.models import Decision, RuleAction
+from mintoken.pages import account_of, back_to, form_of, page
+
+BLANK = {"pattern": "", "action": RuleAction.NEVER_COMPRESS.value, "priority": "0", "text": ""}
+
+
+async def list_rules(request: web.Request) -> web.Response:
+    """`GET /dashboard/rules`."""
+    return _page(request)
+
+
+async def add(request: web.Request) -> web.Response:
+    """`POST /dashboard/rules`."""
+    app, form = request.app, await form_of(request)
+    try:
+        await admin_rules.add_rule(
+            app[ACCOUNTS].store,
+            account_of(request).id,
+            _action(form.get("action", "")),
+            form.get("pattern", ""),
+            priority=_priority(form.get("priority", "")),
+            now_ms=app[CLOCK](),
+        )
+    except admin.RefusedError as error:
+        return _page(request, given=form, problem=str(error), status=400)
+    await app[ACCOUNTS].refresh()
+    return back_to("/dashboard/rules")
+
+
+async def remove(request: web.Request) -> web.Response:
+    """`POST /dashboard/rules/{id}/remove`."""
+    app, rule_id = request.app, request.match_info["id"]
+    own = {rule.id for rule in app[ACCOUNTS].directory.rules if _is_own(request, rule.account_id)}
+    if rule_id not in own:
+        raise web.HTTPNotFound
+    await app[ACCOUNTS].store.remove_rule(rule_id)
+    await app[ACCOUNTS].refresh()
+    return back_to("/dashboard/rules")
+
+
+async def try_text(request: web.Request) -> web.Response:
+    """`POST /dashboard/rules/try`: what a text would get with smart detection, and why."""
+    form = await form_of(request)
+    directory, account = request.app[ACCOUNTS].directory, account_of(request)
+    tried = admin_rules.try_text(
+        directory, form.get("text", ""), account_ref=account.id, key_ref=None
+    )
+    decision = tried.decision or tried.detected
+    told = _told(decision) if decision else {"intensity": "the key's level", "reason": "no rule"}
+    return _page(request, given=form, tried=told)
+
+
+def _told(decision: Decision) -> dict[str, str]:
+    return {"intensity": decision.intensity.value, "reason": decision.reason}
+
+
+def _action(text: str) -> RuleAction:
+    try:
+        return RuleAction(text)
+    except ValueError:
+        raise admin.RefusedError(f"action is one of {', '.join(RuleAction)}.") from None
+
+
+def _priority(text: str) -> int:
+    try:
+        return int(text or "0")
+    except ValueError:
+        raise admin.RefusedError("priority is a whole number.") from None
+
+
+def _is_own(request: web.Request, account_id: str) -> bool:
+    return account_id == request[CONTEXT].asking.account_id
+
+
+def _page(
+    request: web.Request,
+    *,
+    given: Mapping[str, str] = BLANK,
+    tried: Mapping[str, str] | None = None,
+    problem: str = "",
+    status: int = 200,
+) -> web.Response:
+    directory = request.app[ACCOUNTS].directory
+    return page(
+        request,
+        "rules.html",
+        rules=[
+            admin_rules.rule_document(rule, directory)
+            for rule in directory.rules
+            if _is_own(request, rule.account_id)
+        ],
+        actions=[action.value for action in RuleAction],
+        given=BLANK | dict(given),
+        tried=tried,
+        problem=problem,
+        status=status,
+    )

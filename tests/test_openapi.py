@@ -1,0 +1,67 @@
+"""The description of the control plane is that of the real routes."""
+
+from typing import Any
+
+from conftest import Proxy
+from staff import Caller
+
+from mintoken.app import ROUTES
+
+
+async def described(proxy: Proxy) -> dict[str, Any]:
+    caller = Caller(proxy)
+    document: dict[str, Any] = await caller.ask("GET", "/api/openapi.json")
+    assert caller.status == 200
+    assert caller.last is not None
+    assert caller.last.content_type == "application/json"
+    return document
+
+
+async def test_every_route_is_described_and_every_described_path_exists(proxy: Proxy) -> None:
+    document = await described(proxy)
+    assert document["openapi"].startswith("3.1.")
+    told = {(m.upper(), path) for path, one in document["paths"].items() for m in one}
+    assert told == {(method, path) for method, path, *_ in ROUTES if path.startswith("/api/")}
+
+
+async def test_roles_and_parameters_are_those_of_the_routes(proxy: Proxy) -> None:
+    paths = (await described(proxy))["paths"]
+    for method, path, _, access in ROUTES:
+        if path.startswith("/api/"):
+            operation = paths[path][method.lower()]
+            assert operation.get("x-role") == (access.role and access.role.value)
+            assert bool(operation["security"]) == bool(access.role)
+            assert ("parameters" in operation) == ("{" in path)
+            assert "default" in operation["responses"]
+
+
+async def test_every_reference_leads_somewhere_and_every_schema_is_used(proxy: Proxy) -> None:
+    document = await described(proxy)
+    found: set[str] = set()
+
+    def walk(value: object) -> None:
+        if isinstance(value, dict):
+            if isinstance(value.get("$ref"), str):
+                found.add(value["$ref"].removeprefix("#/components/schemas/"))
+            for one in value.values():
+                walk(one)
+        elif isinstance(value, list):
+            for one in value:
+                walk(one)
+
+    walk(document)
+    assert found == set(document["components"]["schemas"])
+
+
+async def test_bodies_that_are_taken_refuse_what_is_not_named(proxy: Proxy) -> None:
+    document = await described(proxy)
+    schemas = document["components"]["schemas"]
+    for path in document["paths"].values():
+        for operation in path.values():
+            if "requestBody" in operation:
+                content = operation["requestBody"]["content"]["application/json"]
+                name = content["schema"]["$ref"].rpartition("/")[2]
+                assert schemas[name]["additionalProperties"] is False, name
+    assert schemas["KeyCreate"]["properties"]["smart_detect_enabled"]["default"] is True
+    assert "raw_key" in schemas["KeyIssued"]["required"]
+    assert "raw_key" not in schemas["KeyShown"]["properties"]

@@ -1,0 +1,248 @@
+"""The dashboard in a real browser: its pages work by hand, by keyboard, and for screen readers."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from browser import CHROMIUM, SIZES, add_user, chromium, looking
+from conftest import CHAT, Proxy
+from openai import AuthenticationError
+from playwright.async_api import Browser, Page, expect
+from staff import PASSWORD, Caller, hire, member
+
+from mintoken import admin
+from mintoken.clock import utc_ms
+from mintoken.models import Rule, RuleAction
+from mintoken.pages import PAGES
+from mintoken.people import Role, User
+from mintoken.routes.dashboard import DASHBOARD
+from mintoken.stores.sqlite import open_sqlite
+
+PATHS = tuple(path for path, _ in PAGES)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no browser: sudo apt-get install --yes chromium")
+    async with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+async def owner(proxy: Proxy) -> User:
+    return await add_user(proxy, "ada", Role.OWNER)
+
+
+async def issues_of(page: Page) -> list[str]:
+    """The rules of axe-core that the page breaks, with what breaks them."""
+    found = await Axe().run(page)
+    return [
+        f"{page.url}: {one['id']}: {[node['html'] for node in one['nodes']]}"
+        for one in found.response["violations"]
+        if one["impact"] in ("serious", "critical", "moderate")
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+async def test_axe_finds_nothing_on_any_page(
+    browser: Browser, proxy: Proxy, owner: User, size: str, scheme: str
+) -> None:
+    await proxy.post()
+    found = []
+    async with looking(browser, proxy, owner, size=size, scheme=scheme) as page:
+        [row] = await proxy.settled()
+        for path in (
+            *PATHS,
+            f"/dashboard/keys/{row['key_id']}",
+            f"/dashboard/requests/{row['id']}",
+        ):
+            answer = await page.goto(path)
+            assert answer is not None
+            assert answer.status == 200
+            found += await issues_of(page)
+            wide = "document.documentElement.scrollWidth > innerWidth"
+            assert not await page.evaluate(wide), f"{path} is wider than the screen"
+    assert found == []
+
+
+TAGS = ("img src=x", "svg", "body", "input autofocus", "details open", "video src=x", "iframe")
+HANDLERS = ("onerror", "onload", "onfocus", "ontoggle", "onpointerenter", "onanimationstart")
+RUN = "top.xss=1"
+BEFORE = ("", '">', "'>", "</textarea>")
+PAYLOADS = [
+    *(f"{end}<script>{RUN}</script>" for end in ("", "</td>", "</title>", "-->", "]]>", "</a>")),
+    *(f"{quote} {on}={quote}{RUN}{quote} x={quote}" for quote in "\"'`" for on in HANDLERS),
+    *(f"{scheme}:{RUN}" for scheme in ("javascript", "JaVaScRiPt", "data:text/html,<script>")),
+    *(f"{{{{{code}}}}}" for code in ("7*7", "config", "''.__class__", RUN)),
+    *(f"<{tag} href=javascript:{RUN} action=javascript:{RUN}>x" for tag in ("a", "form", "base")),
+    *("<link rel=stylesheet href=//x.invalid>", "<meta http-equiv=refresh content=0>", "<!--"),
+    *("<object data=x>", "<embed src=x>", "<math><mi//xlink:href=x>", "<style>*{display:none}"),
+    *("&lt;script&gt;", "%3Cscript%3E", "\\u003cscript\\u003e", "</main>"),
+    *(f"{before}<{tag} {on}={RUN}>" for before in BEFORE for tag in TAGS for on in HANDLERS),
+][:200]
+
+
+async def test_no_text_that_is_kept_runs_in_a_page(
+    browser: Browser, proxy: Proxy, owner: User
+) -> None:
+    assert len(PAYLOADS) == 200
+    store = await open_sqlite(proxy.data_dir, clock_ms=utc_ms)
+    for number, payload in enumerate(PAYLOADS):
+        settings = admin.KeySettings(name=f"{payload:.96}{number}")
+        await admin.create_key(store, proxy.data_dir, owner.account_id, settings, now_ms=utc_ms())
+        await store.save(
+            Rule(
+                id=f"r_{number}", account_id=owner.account_id, action=RuleAction.LEVEL_LITE,
+                pattern=payload, created_at=utc_ms(),
+            )
+        )  # fmt: skip
+    await store.close()
+    for payload in PAYLOADS:
+        await proxy.post(CHAT | {"model": payload})
+    await proxy.settled(len(PAYLOADS))
+    async with looking(browser, proxy, owner) as page:
+        for path in PATHS:
+            await page.goto(path)
+            await page.mouse.move(400, 300)
+            assert await page.evaluate("window.xss") is None
+            assert await page.locator("main :is(script, iframe, object, embed, base)").count() == 0
+
+
+# --- Who may what -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", [None, *Role])
+async def test_every_page_is_for_those_who_may_see_it(proxy: Proxy, role: Role | None) -> None:
+    caller = Caller(proxy) if role is None else await member(proxy, role)
+    for method, path, _, access in DASHBOARD:
+        if path.endswith(("sign-in", "sign-out", "{name}")):
+            continue
+        url = f"{proxy.admin_url}{path.replace('{id}', 'nobody')}"
+        async with proxy.session.request(
+            method, url, headers=caller.headers, cookies={}, allow_redirects=False
+        ) as answer:
+            if role is None:
+                assert (answer.status, answer.headers["Location"]) == (303, "/dashboard/sign-in")
+            elif access.role is not None and role.includes(access.role):
+                assert answer.status in (200, 303, 400, 404), (method, path)
+            else:
+                assert answer.status == 403, (method, path)
+                assert 'role="alert"' in await answer.text()
+
+
+# --- The whole story ----------------------------------------------------------------------------
+
+
+async def test_from_sign_in_to_a_revoked_key(browser: Browser, proxy: Proxy) -> None:
+    await hire(proxy.data_dir, "ada", Role.OWNER)
+    async with looking(browser, proxy) as page:
+        await page.goto("/dashboard")
+        assert page.url.endswith("/dashboard/sign-in")
+        await page.get_by_label("Name").fill("ada")
+        await page.get_by_label("Password").fill(PASSWORD)
+        await page.get_by_role("button", name="Sign in").click()
+        await page.wait_for_url("**/dashboard")
+        await page.get_by_role("link", name="Keys").click()
+        await page.get_by_label("Name").fill("from the browser")
+        await page.get_by_role("button", name="Create").click()
+        proxy.key = (await page.locator("#raw-key").text_content() or "").strip()
+        proxy.keys.append(proxy.key)
+        assert "base_url=" in (await page.content())
+        await page.goto("/dashboard/keys")
+        assert proxy.key not in await page.content()
+        await page.goto("/dashboard/requests")
+        await expect(page.locator("#live")).to_have_text("Live.")
+        async with proxy.client() as client:
+            stream = await client.chat.completions.create(**CHAT, stream=True)
+            async for _ in stream:
+                pass
+        row = page.locator("#rows tr", has_text="from the browser")
+        await expect(row).to_have_count(1)
+        await expect(row).to_contain_text("gpt-4o")
+        await row.get_by_role("link").click()
+        await expect(page.get_by_role("heading", name="Request")).to_be_visible()
+        await page.goto("/dashboard")
+        await expect(page.locator(".card", has_text="Requests").first).to_contain_text("1")
+        drawn = "[...document.images].every((one) => one.complete && one.naturalWidth > 0)"
+        await page.wait_for_function(drawn)
+        await page.goto("/dashboard/keys")
+        await page.get_by_role("button", name="Revoke key from the browser").click()
+        await expect(page.locator("tr", has_text="from the browser")).to_contain_text("revoked")
+        async with proxy.client() as client:
+            with pytest.raises(AuthenticationError):
+                await client.chat.completions.create(**CHAT)
+        await page.get_by_role("button", name="Sign out").click()
+        await page.goto("/dashboard/keys")
+        assert page.url.endswith("/dashboard/sign-in")
+
+
+async def test_a_wrong_password_is_told_and_lets_nobody_in(browser: Browser, proxy: Proxy) -> None:
+    await hire(proxy.data_dir, "ada", Role.OWNER)
+    async with looking(browser, proxy, complains=("401",)) as page:
+        await page.goto("/dashboard/sign-in")
+        await page.get_by_label("Name").fill("ada")
+        await page.get_by_label("Password").fill("not this one")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("alert")).to_have_text("Wrong name or password.")
+        await page.goto("/dashboard/savings")
+        assert page.url.endswith("/dashboard/sign-in")
+
+
+async def test_a_viewer_sees_no_way_to_change_anything(browser: Browser, proxy: Proxy) -> None:
+    viewer = await add_user(proxy, "vera", Role.VIEWER)
+    async with looking(browser, proxy, viewer) as page:
+        for path in PATHS:
+            await page.goto(path)
+            forms = page.locator("main form[method=post]:not([action$='/try'])")
+            assert await forms.count() == 0, path
+
+
+async def test_what_is_wrong_in_a_form_is_said_and_what_was_typed_stays(
+    browser: Browser, proxy: Proxy, owner: User
+) -> None:
+    async with looking(browser, proxy, owner, complains=("400",)) as page:
+        await page.goto("/dashboard/rules")
+        await page.get_by_label("Pattern").fill("(unclosed")
+        await page.get_by_role("button", name="Add").click()
+        await expect(page.get_by_role("alert")).to_contain_text("(")
+        await expect(page.get_by_label("Pattern")).to_have_value("(unclosed")
+        await page.get_by_label("Pattern").fill("(?i)invoice")
+        await page.get_by_role("button", name="Add").click()
+        await expect(page.locator("tbody")).to_contain_text("(?i)invoice")
+        await page.get_by_label("A user message").fill("Write the INVOICE")
+        await page.get_by_role("button", name="Try").click()
+        await expect(page.get_by_role("status")).to_contain_text("none")
+        await page.get_by_role("button", name="Remove").click()
+        await expect(page.locator("tbody")).to_contain_text("No rule yet.")
+
+
+async def test_one_click_turns_the_measurement_on(
+    browser: Browser, proxy: Proxy, owner: User
+) -> None:
+    async with looking(browser, proxy, owner) as page:
+        await page.goto("/dashboard")
+        await page.get_by_role("button", name="to measure").click()
+        await page.goto("/dashboard/keys")
+        assert "10" in await page.locator("tbody tr .number").all_text_contents()
+
+
+async def test_the_owner_sets_the_quota_and_lets_others_in(
+    browser: Browser, proxy: Proxy, owner: User
+) -> None:
+    async with looking(browser, proxy, owner) as page:
+        await page.goto("/dashboard/account")
+        await page.get_by_label("Tokens a month").fill("5000")
+        await page.get_by_role("button", name="Save").click()
+        await expect(page.get_by_label("Tokens a month")).to_have_value("5000")
+        await page.get_by_label("Name").fill("bob")
+        await page.get_by_label("Role").select_option("viewer")
+        await page.get_by_label("Password").fill(PASSWORD)
+        await page.get_by_role("button", name="Add").click()
+        await expect(page.locator("tbody")).to_contain_text("bob")
+        await page.goto("/dashboard")
+        await expect(page.locator("meter")).to_have_attribute("max", "5000")
+        await page.goto("/dashboard/account")
+        await page.get_by_role("button", name="Remove bob").click()
+        await expect(page.locator("tbody")).not_to_contain_text("bob")
