@@ -33,7 +33,7 @@ async def test_a_key_from_its_creation_to_its_end(proxy: Proxy, owner: Caller) -
     assert (made["last_used_at"], made["revoked_at"], made["expires_at"]) == (None, None, None)
     assert await chat(proxy, token) == 200
     listed = await owner.ask("GET", "/api/keys")
-    assert made in listed["data"]
+    assert made in [key | {"last_used_at": None} for key in listed["data"]]
     assert "raw_key" not in str(listed)
     ended = await owner.ask("POST", f"/api/keys/{made['id']}/revoke")
     assert (ended["is_active"], bool(ended["revoked_at"])) == (False, True)
