@@ -123,7 +123,7 @@ class Code(Enum):
         "unsupported_media_type",
         415,
         "invalid_request_error",
-        "The body must be JSON in UTF-8. Send 'Content-Type: application/json'.",
+        "The body is of a type that is not taken here, or not in UTF-8.",
     )
     UNSUPPORTED_CONTENT_ENCODING = (
         "unsupported_content_encoding",

@@ -51,7 +51,6 @@ def page(
         "account": account_of(request) if member else None,
         "may_write": member is not None and member.role is not Role.VIEWER,
         "problem": problem,
-        "done": "",
     }
     return aiohttp_jinja2.render_template(template, request, shared | values, status=status)
 
@@ -72,11 +71,6 @@ def keys_of(request: web.Request) -> list[Key]:
     account_id = request[CONTEXT].asking.account_id
     keys = [key for key in request.app[ACCOUNTS].directory.keys if key.account_id == account_id]
     return sorted(keys, key=lambda key: (key.revoked_at is not None, -key.created_at))
-
-
-async def form_of(request: web.Request) -> Mapping[str, str]:
-    """The fields of a form that was sent, as texts."""
-    return {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
 
 
 def back_to(path: str) -> web.Response:

@@ -15,6 +15,7 @@ from mintoken.clock import utc_ms
 from mintoken.models import Rule, RuleAction
 from mintoken.pages import PAGES
 from mintoken.people import Role, User
+from mintoken.routes.base import FORM
 from mintoken.routes.dashboard import DASHBOARD
 from mintoken.stores.sqlite import open_sqlite
 
@@ -116,12 +117,13 @@ async def test_no_text_that_is_kept_runs_in_a_page(
 @pytest.mark.parametrize("role", [None, *Role])
 async def test_every_page_is_for_those_who_may_see_it(proxy: Proxy, role: Role | None) -> None:
     caller = Caller(proxy) if role is None else await member(proxy, role)
+    headers = caller.headers | {"Content-Type": FORM}
     for method, path, _, access in DASHBOARD:
         if path.endswith(("sign-in", "sign-out", "{name}")):
             continue
         url = f"{proxy.admin_url}{path.replace('{id}', 'nobody')}"
         async with proxy.session.request(
-            method, url, headers=caller.headers, cookies={}, allow_redirects=False
+            method, url, headers=headers, cookies={}, allow_redirects=False
         ) as answer:
             if role is None:
                 assert (answer.status, answer.headers["Location"]) == (303, "/dashboard/sign-in")
@@ -130,6 +132,32 @@ async def test_every_page_is_for_those_who_may_see_it(proxy: Proxy, role: Role |
             else:
                 assert answer.status == 403, (method, path)
                 assert 'role="alert"' in await answer.text()
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body", "status"),
+    [
+        (FORM, b"text=" + b"x" * 900_000, 413),
+        (FORM, b"text=" + b"x" * 40_000, 400),
+        (FORM, b"text=\xff", 400),
+        (FORM, b"a=1&" * 200, 400),
+        ("multipart/form-data", b"--x\r\n", 415),
+        ("application/json", b"{}", 415),
+        (FORM, b"", 200),
+        (FORM, b"text=%3Cb%3E+%FF", 200),
+    ],
+)
+async def test_a_form_that_is_none_is_refused(
+    proxy: Proxy, media_type: str, body: bytes, status: int
+) -> None:
+    caller = await member(proxy, Role.OWNER)
+    async with proxy.session.post(
+        f"{proxy.admin_url}/dashboard/rules/try", data=body, cookies={},
+        headers=caller.headers | {"Content-Type": media_type},
+    ) as answer:  # fmt: skip
+        text = await answer.text()
+    assert answer.status == status
+    assert ('role="alert"' in text) is (status != 200)
 
 
 # --- The whole story ----------------------------------------------------------------------------

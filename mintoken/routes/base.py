@@ -1,7 +1,8 @@
-"""What the routes of the control plane share: a body in, a body out."""
+"""What the routes of the control plane and the pages share: bodies in, answers out."""
 
 import re
 from typing import TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
@@ -9,8 +10,10 @@ from aiohttp import web
 from mintoken.context import ACCOUNTS
 from mintoken.errors import Code, MintokenError
 from mintoken.models import Directory
-from mintoken.routes.body import read_json
+from mintoken.routes.body import read_body
 
+FORM = "application/x-www-form-urlencoded"
+MOST_FIELDS = 100
 LARGEST_BODY = 256 * 1024
 """Bytes; the largest is a text to try the rules on."""
 
@@ -20,7 +23,7 @@ _PLACE = re.compile(r" - at `\$\.?(.*?)`$")
 
 async def taken(request: web.Request, shape: type[_T]) -> _T:
     """The body of a request, of this shape. Raises MintokenError that says where it is not."""
-    body = b"".join(await read_json(request, at_most=LARGEST_BODY))
+    body = b"".join(await read_body(request, at_most=LARGEST_BODY))
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
@@ -36,6 +39,16 @@ def _unusable(told: str) -> MintokenError:
     named = re.search(r"field `(.*?)`", told)
     param = place[1] if place and place[1] else named[1] if named else None
     return MintokenError(Code.INVALID_FIELD, f"{detail}.", param=param)
+
+
+async def form_of(request: web.Request) -> dict[str, str]:
+    """The fields of a form, as a page sends them. Raises MintokenError as `read_body`."""
+    body = b"".join(await read_body(request, media_type=FORM, at_most=LARGEST_BODY))
+    try:
+        fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise MintokenError(Code.INVALID_FIELD, "This is no form in UTF-8.") from None
+    return dict(fields)
 
 
 async def current(request: web.Request) -> Directory:

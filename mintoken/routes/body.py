@@ -10,13 +10,17 @@ from mintoken.config import ServerConfig
 from mintoken.context import CONFIG, CONTEXT, STATE, RequestContext, ServerState
 from mintoken.errors import Code, MintokenError
 
+JSON = "application/json"
+
 
 async def expect(request: web.Request) -> None:
     """Take `Expect: 100-continue` without answering yet: authentication comes first."""
 
 
-async def read_json(request: web.Request, *, at_most: int | None = None) -> list[bytes]:
-    """The whole body of a request whose headers promise JSON, in the pieces that it came in.
+async def read_body(
+    request: web.Request, *, media_type: str = JSON, at_most: int | None = None
+) -> list[bytes]:
+    """The whole body of a request whose headers promise this type, in the pieces that it came in.
 
     `at_most` bytes, or `server.max_body_bytes` if that is less.
 
@@ -25,7 +29,7 @@ async def read_json(request: web.Request, *, at_most: int | None = None) -> list
     """
     app = request.app
     config = app[CONFIG]
-    _check_headers(request)
+    _check_headers(request, media_type)
     limits = config.server
     if at_most is not None:
         limits = replace(limits, max_body_bytes=min(at_most, limits.max_body_bytes))
@@ -46,11 +50,11 @@ async def read_json(request: web.Request, *, at_most: int | None = None) -> list
         raise MintokenError(Code.REQUEST_TIMEOUT, headers={"Connection": "close"}) from None
 
 
-def _check_headers(request: web.Request) -> None:
-    media_type, _, parameters = request.headers.get("Content-Type", "").partition(";")
+def _check_headers(request: web.Request, media_type: str) -> None:
+    given, _, parameters = request.headers.get("Content-Type", "").partition(";")
     charset = parameters.strip().lower().replace('"', "")
-    if media_type.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
-        raise MintokenError(Code.UNSUPPORTED_MEDIA_TYPE)
+    if given.strip().lower() != media_type or charset not in ("", "charset=utf-8"):
+        raise MintokenError(Code.UNSUPPORTED_MEDIA_TYPE, f"Send 'Content-Type: {media_type}'.")
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise MintokenError(Code.UNSUPPORTED_CONTENT_ENCODING)
 

@@ -44,7 +44,7 @@ async def create_key(request: web.Request) -> web.Response:
 async def change_key(request: web.Request) -> web.Response:
     """`PATCH /api/keys/{id}`: what is given changes; a key that has ended does not."""
     asked, ctx, accounts = await taken(request, KeyChange), request[CONTEXT], request.app[ACCOUNTS]
-    key = await _own_key(request)
+    key = await own_key(request)
     if key.revoked_at is not None:
         raise admin.RefusedError("The key is revoked. Create a new one instead.")
     changed = await admin.update_key(
@@ -58,7 +58,7 @@ async def rotate_key(request: web.Request) -> web.Response:
     """`POST /api/keys/{id}/rotate`: a new key in its place, which still works for a while."""
     asked = await taken(request, KeyRotation) if request.body_exists else KeyRotation()
     ctx, app = request[CONTEXT], request.app
-    key = await _own_key(request)
+    key = await own_key(request)
     issued = await admin.rotate_key(
         app[ACCOUNTS].store,
         app[CONFIG].storage.data_dir,
@@ -73,13 +73,13 @@ async def rotate_key(request: web.Request) -> web.Response:
 async def revoke_key(request: web.Request) -> web.Response:
     """`POST /api/keys/{id}/revoke`: it ends at once and for good."""
     ctx, accounts = request[CONTEXT], request.app[ACCOUNTS]
-    key = await _own_key(request)
+    key = await own_key(request)
     ended = await admin.revoke_key(accounts.store, key.id, now_ms=ctx.started_at)
     await accounts.refresh()
     return given(key_shown(ended, now_ms=ctx.started_at))
 
 
-async def _own_key(request: web.Request) -> Key:
+async def own_key(request: web.Request) -> Key:
     """The key of the path. Raises MintokenError `not_found` for another account's, too."""
     account_id, key_id = request[CONTEXT].asking.account_id, request.match_info["id"]
     for key in (await current(request)).keys:

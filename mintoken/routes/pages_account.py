@@ -6,9 +6,11 @@ from mintoken import admin, members
 from mintoken.clock import utc_text
 from mintoken.context import ACCOUNTS, CLOCK, CONTEXT, PASSWORDS
 from mintoken.errors import NameTakenError
-from mintoken.pages import account_of, back_to, form_of, page
+from mintoken.pages import account_of, back_to, page
 from mintoken.passwords import SHORTEST, wrong_with
 from mintoken.people import Role
+from mintoken.routes import accounts
+from mintoken.routes.base import form_of
 
 
 async def show(request: web.Request) -> web.Response:
@@ -18,12 +20,12 @@ async def show(request: web.Request) -> web.Response:
 
 async def change_quota(request: web.Request) -> web.Response:
     """`POST /dashboard/account/quota`."""
-    accounts, text = request.app[ACCOUNTS], (await form_of(request)).get("monthly_tokens", "")
+    known, text = request.app[ACCOUNTS], (await form_of(request)).get("monthly_tokens", "")
     if not text.isdecimal() or int(text) > admin.MONTHLY_TOKENS_LIMIT:
         most = admin.MONTHLY_TOKENS_LIMIT
         return await _page(request, problem=f"The quota is a whole number from 0 to {most:,}.")
-    await admin.update_account(accounts.store, account_of(request).id, monthly_tokens=int(text))
-    await accounts.refresh()
+    await admin.update_account(known.store, account_of(request).id, monthly_tokens=int(text))
+    await known.refresh()
     return back_to("/dashboard/account")
 
 
@@ -51,14 +53,10 @@ async def add_member(request: web.Request) -> web.Response:
 
 async def remove_member(request: web.Request) -> web.Response:
     """`POST /dashboard/account/members/{id}/remove`: he is signed out at once."""
-    store, account_id = request.app[ACCOUNTS].store, request[CONTEXT].asking.account_id
-    users = await store.users(account_id=account_id)
-    found = [user for user in users if user.id == request.match_info["id"]]
-    if not found:
-        raise web.HTTPNotFound
-    if members.is_last_owner(found[0], users):
-        return await _page(request, problem="He is the last owner. Make another one first.")
-    await store.remove_user(found[0].id)
+    try:
+        await accounts.remove_member(request)
+    except admin.RefusedError as error:
+        return await _page(request, problem=str(error))
     return back_to("/dashboard/account")
 
 

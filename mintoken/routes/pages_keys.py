@@ -9,7 +9,9 @@ from mintoken.context import ACCOUNTS, CLOCK, CONFIG
 from mintoken.documents import key_document
 from mintoken.errors import NameTakenError
 from mintoken.models import Intensity, Key
-from mintoken.pages import account_of, back_to, form_of, keys_of, page
+from mintoken.pages import account_of, back_to, keys_of, page
+from mintoken.routes.base import form_of
+from mintoken.routes.keys import own_key, revoke_key
 
 OVERLAP_MS = 86_400_000
 """How long a rotated key still works, if the page is not asked for something else: a day."""
@@ -46,12 +48,12 @@ async def create(request: web.Request) -> web.Response:
 
 async def edit(request: web.Request) -> web.Response:
     """`GET /dashboard/keys/{id}`."""
-    return _edit(request, _document(request, _key(request)))
+    return _edit(request, _document(request, await own_key(request)))
 
 
 async def update(request: web.Request) -> web.Response:
     """`POST /dashboard/keys/{id}`."""
-    app, form, key = request.app, await form_of(request), _key(request)
+    app, form, key = request.app, await form_of(request), await own_key(request)
     try:
         store = app[ACCOUNTS].store
         await admin.update_key(store, key.id, settings_of(form), now_ms=app[CLOCK]())
@@ -69,7 +71,7 @@ async def rotate(request: web.Request) -> web.Response:
         issued = await admin.rotate_key(
             app[ACCOUNTS].store,
             app[CONFIG].storage.data_dir,
-            _key(request).id,
+            (await own_key(request)).id,
             overlap_ms=OVERLAP_MS,
             now_ms=app[CLOCK](),
         )
@@ -81,9 +83,7 @@ async def rotate(request: web.Request) -> web.Response:
 
 async def revoke(request: web.Request) -> web.Response:
     """`POST /dashboard/keys/{id}/revoke`."""
-    app = request.app
-    await admin.revoke_key(app[ACCOUNTS].store, _key(request).id, now_ms=app[CLOCK]())
-    await app[ACCOUNTS].refresh()
+    await revoke_key(request)
     return back_to("/dashboard/keys")
 
 
@@ -116,14 +116,6 @@ def _given(form: Mapping[str, str]) -> dict[str, object]:
         | {name: form[name] for name in BLANK if name in form}
         | {"smart_detect_enabled": "smart" in form}
     )
-
-
-def _key(request: web.Request) -> Key:
-    """The key of the path, if it is of this account."""
-    for key in keys_of(request):
-        if key.id == request.match_info["id"]:
-            return key
-    raise web.HTTPNotFound
 
 
 def _document(request: web.Request, key: Key) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """The page of custom rules: list, add, remove, and try a text."""
 
+import asyncio
 from collections.abc import Mapping
 
 from aiohttp import web
@@ -7,7 +8,10 @@ from aiohttp import web
 from mintoken import admin, admin_rules
 from mintoken.context import ACCOUNTS, CLOCK, CONTEXT
 from mintoken.models import Decision, RuleAction
-from mintoken.pages import account_of, back_to, form_of, page
+from mintoken.pages import account_of, back_to, page
+from mintoken.routes.base import form_of
+from mintoken.routes.rules import delete_rule
+from mintoken.shapes import TRIED_CHARACTERS
 
 BLANK = {"pattern": "", "action": RuleAction.NEVER_COMPRESS.value, "priority": "0", "text": ""}
 
@@ -37,21 +41,21 @@ async def add(request: web.Request) -> web.Response:
 
 async def remove(request: web.Request) -> web.Response:
     """`POST /dashboard/rules/{id}/remove`."""
-    app, rule_id = request.app, request.match_info["id"]
-    own = {rule.id for rule in app[ACCOUNTS].directory.rules if _is_own(request, rule.account_id)}
-    if rule_id not in own:
-        raise web.HTTPNotFound
-    await app[ACCOUNTS].store.remove_rule(rule_id)
-    await app[ACCOUNTS].refresh()
+    await delete_rule(request)
     return back_to("/dashboard/rules")
 
 
 async def try_text(request: web.Request) -> web.Response:
     """`POST /dashboard/rules/try`: what a text would get with smart detection, and why."""
     form = await form_of(request)
-    directory, account = request.app[ACCOUNTS].directory, account_of(request)
-    tried = admin_rules.try_text(
-        directory, form.get("text", ""), account_ref=account.id, key_ref=None
+    text = form.get("text", "")
+    if len(text) > TRIED_CHARACTERS:
+        return _page(
+            request, problem=f"A text has {TRIED_CHARACTERS:,} characters at most.", status=400
+        )
+    directory, account_id = request.app[ACCOUNTS].directory, request[CONTEXT].asking.account_id
+    tried = await asyncio.to_thread(
+        admin_rules.try_text, directory, text, account_ref=account_id, key_ref=None
     )
     decision = tried.decision or tried.detected
     told = _told(decision) if decision else {"intensity": "the key's level", "reason": "no rule"}

@@ -4,7 +4,8 @@ from aiohttp import web
 
 from mintoken.context import CONTEXT
 from mintoken.errors import MintokenError
-from mintoken.pages import back_to, form_of, page
+from mintoken.pages import back_to, page
+from mintoken.routes.base import form_of
 from mintoken.routes.session import begin_session, end_session, user_of
 
 

@@ -20,7 +20,7 @@ from mintoken.exchange import Turn
 from mintoken.models import Admission, Enforcement, Outcome, Progress, Reservation, label
 from mintoken.protocols.openai_chat import OpenAIChat
 from mintoken.routes.answer import relay, relay_body
-from mintoken.routes.body import read_json
+from mintoken.routes.body import read_body
 from mintoken.routes.level import choose, is_quick
 from mintoken.upstream import Answer, request_headers, without_intensity
 
@@ -41,7 +41,7 @@ async def models(request: web.Request) -> web.StreamResponse:
 async def chat(request: web.Request) -> web.StreamResponse:
     """`POST /v1/chat/completions` (design §3, steps 5 to 9)."""
     ctx, app = request[CONTEXT], request.app
-    pieces = await read_json(request)
+    pieces = await read_body(request)
     turn, sent = await _prepared(app, ctx, pieces)
     ctx.month = await _reserve(app, ctx, turn)
     with closing(await _ask_with_usage(request, turn, sent)) as answer:
