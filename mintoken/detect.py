@@ -3,9 +3,11 @@
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
+
+import msgspec
 
 from mintoken.exchange import MOST_TURNS, Asked
 from mintoken.models import Decision, Intensity
@@ -117,7 +119,7 @@ class Detector:
         """What suits the first turn, or the first later one for which that is NONE."""
         if len(asked.turns) < 2:
             return self.of_texts(asked)
-        first = self.of_texts(replace(asked, turns=asked.turns[:1]))
+        first = self.of_texts(msgspec.structs.replace(asked, turns=asked.turns[:1]))
         if is_none(first):
             return first
         # Rarely is there anything to find, and in all of them at once that is soon known.
@@ -125,7 +127,9 @@ class Detector:
             is_none(self._text[at].decision) for at in self._last.found(*asked.turns[1:])
         )
         for at, turn in enumerate(asked.turns[1:], start=1):
-            so_far = replace(asked, turns=asked.turns[max(0, at - REPEAT_TURNS) : at + 1])
+            so_far = msgspec.structs.replace(
+                asked, turns=asked.turns[max(0, at - REPEAT_TURNS) : at + 1]
+            )
             found = self._first(so_far, self._last.found(turn) if suspicious else frozenset())
             if is_none(found):
                 return found

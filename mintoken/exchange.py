@@ -36,8 +36,7 @@ class Prompt:
     exact: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a request asks, as far as detection and rules look; long texts without their middle.
 
     `system` is the leading system text, `later` are those that follow. `turns`, at least one, are
@@ -48,10 +47,10 @@ class Asked:
     schema as the format of the answer, `tool_result` says that a tool's is among the messages.
     """
 
-    system: str = field(default="", repr=False)
-    turns: tuple[str, ...] = field(default=("",), repr=False)
-    later: tuple[str, ...] = field(default=(), repr=False)
-    last: str = field(default="", repr=False)
+    system: str = ""
+    turns: tuple[str, ...] = ("",)
+    later: tuple[str, ...] = ()
+    last: str = ""
     cap: int | None = None
     structure: bool = False
     forced_tool: bool = False
@@ -59,6 +58,9 @@ class Asked:
     prediction: bool = False
     audio: bool = False
     tool_result: bool = False
+
+    def __repr__(self) -> str:
+        return f"Asked({len(self.turns)} turns)"  # What they say is nobody's to read.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
