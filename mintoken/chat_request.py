@@ -42,7 +42,7 @@ class OddRequest(Settings):
 
 def first_byte(raw: msgspec.Raw) -> bytes:
     """What kind of JSON it is; empty where there is none."""
-    return bytes(memoryview(raw)[:1])
+    return b"" if raw is ABSENT else bytes(memoryview(raw)[:1])  # Most are, and it takes 0.3 us.
 
 
 def leading(messages: Sequence[Message]) -> int:

@@ -13,8 +13,8 @@ NO_SPACES = re.compile("[⺀-鿿가-힣豈-﫿]")
 Search = Callable[[bytes], object | None]
 
 _START, _END = "\x02", "\x03"
-# Those that do not begin a character of the scripts without spaces.
-_OTHER_BYTES = bytes({*range(256)} - {*range(0xE3, 0xEE)})
+# All characters of the scripts without spaces are among these.
+_FAR = "[\u3000-\ud7ff]"
 _UNSEEN = "\xad\u200b\u2060\ufeff"
 # Spaces, letters and digits of other widths and styles. Wide punctuation, which is common, stays.
 _ODD = (
@@ -89,7 +89,10 @@ class Vocabulary:
                     every |= needed
         every |= self._whole.keys()
         words = {one for one in every if one.startswith((_EDGE, _START, _INSIDE))}
-        self._words, self._spaceless = _Set(sorted(words | {_ODD})), _Set(sorted(every - words))
+        self._words, self._spaceless = (
+            _Set(sorted(words | {_ODD, _FAR})),
+            _Set(sorted(every - words)),
+        )
 
     def found(self, *texts: str) -> frozenset[int]:
         """The numbers of the signals in a text; of several, at least those that are in any."""
@@ -102,7 +105,7 @@ class Vocabulary:
         if _ODD in pieces:
             prepared = _prepared(_ODD_ONES.sub(_plain, text))
             pieces = self._words.found(prepared)
-        if not text.isascii() and prepared.translate(None, _OTHER_BYTES):
+        if _FAR in pieces:
             pieces |= self._spaceless.found(prepared)
         return self._signals(pieces, prepared)
 
