@@ -61,11 +61,11 @@ from mintoken.routes.accounts import (
     remove_member,
     show_account,
 )
-from mintoken.routes.api_savings import usage_savings
 from mintoken.routes.api_usage import (
     usage_by_key,
     usage_by_model,
     usage_requests,
+    usage_savings,
     usage_summary,
     usage_timeseries,
 )

@@ -34,6 +34,7 @@ from mintoken.experiment import (
     compare,
     vector,
 )
+from mintoken.models import Key
 from mintoken.pricing import Price, Prices
 from mintoken.reports import ArmSample
 
@@ -113,6 +114,11 @@ def report(samples: Sequence[ArmSample], prices: Prices, *, control_share: float
         over_concise=_line(None, samples, prices, (PRODUCT, CONCISE)) if with_concise else None,
         unpriced=[name for name in models if name not in prices],
     )
+
+
+def control_share(keys: Iterable[Key]) -> float:
+    """The largest share of control that one of the keys has."""
+    return max((key.control for key in keys), default=0) / 100
 
 
 def _line(

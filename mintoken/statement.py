@@ -1,7 +1,7 @@
 """A report of savings as people and as programs read it."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from mintoken.experiment import FLOOR, MEASURE, WANTED, Comparison, Interval
@@ -50,8 +50,19 @@ def row(line: Line) -> dict[str, object]:
     }
 
 
-def sentences(report: Report, prices: Prices, *, key: str) -> Iterator[str]:
-    """What the table does not say; `key` is one that could be given a control arm."""
+def sentences(
+    report: Report, prices: Prices, *, key: str, stops: Iterable[Mapping[str, object]] = ()
+) -> Iterator[str]:
+    """What the table does not say.
+
+    `key` is one that could be given a control arm, `stops` say where the product is stopped.
+    """
+    yield from _measured(report, prices, key)
+    for stop in stops:
+        yield "It does not pay, so it is stopped since {since}: {key} on {model}.".format(**stop)
+
+
+def _measured(report: Report, prices: Prices, key: str) -> Iterator[str]:
     total = report.total
     if total.status is Status.NOT_MEASURED:
         yield from _against_concise(report)

@@ -9,7 +9,7 @@ from mintoken.cli.base import AsJson, ConfigPath, configured, in_store, utc_mome
 from mintoken.models import Directory, Key
 from mintoken.pricing import load_prices
 from mintoken.reports import ArmSample
-from mintoken.savings import report
+from mintoken.savings import control_share, report
 from mintoken.stores.base import Store
 
 
@@ -41,8 +41,7 @@ def savings(
         return samples, keys, directory
 
     samples, keys, directory = in_store(options, work, looks=True)
-    share = max((one.control for one in keys), default=0) / 100
-    found = report(samples, prices, control_share=share)
+    found = report(samples, prices, control_share=control_share(keys))
     stops = documents.stop_documents(directory, keys)
     if as_json:
         tables.print_json({"since": since, **statement.document(found, prices), "stopped": stops})
@@ -50,9 +49,8 @@ def savings(
     rows, total = [statement.row(line) for line in found.lines], statement.row(found.total)
     title = f"Savings since {since}, UTC" if since else "Savings"
     tables.print_table(rows, statement.COLUMNS, total=total, title=title)
-    print(*statement.sentences(found, prices, key=keys[0].id if keys else "KEY"), sep="\n")
-    for stop in stops:
-        print("It does not pay, so it is stopped since {since}: {key} on {model}.".format(**stop))
+    key_ref = keys[0].id if keys else "KEY"
+    print(*statement.sentences(found, prices, key=key_ref, stops=stops), sep="\n")
 
 
 def _keys(directory: Directory, account_id: str | None, key: str | None) -> list[Key]:

@@ -11,12 +11,15 @@ import orjson
 from aiohttp import web
 from multidict import MultiMapping
 
+from mintoken import statement
 from mintoken import usage_documents as documents
 from mintoken.clock import DAY_MS, month_of
-from mintoken.context import ACCOUNTS, CLOCK, CONTEXT
+from mintoken.context import ACCOUNTS, CLOCK, CONTEXT, PRICES
+from mintoken.documents import stop_documents
 from mintoken.errors import Code, MintokenError
 from mintoken.models import Intensity, Outcome
 from mintoken.reports import Bucket, RequestFilter, Span, SplitBy
+from mintoken.routes.base import saved_by
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -80,6 +83,20 @@ async def usage_requests(request: web.Request) -> web.Response:
         _account(request), wanted=asked_filter(query), limit=limit + 1, before=asked_id(query)
     )
     return _json(documents.requests_document(rows, limit))
+
+
+async def usage_savings(request: web.Request) -> web.Response:
+    """What was saved, measured against the control arm, since `since` if it is given."""
+    query, accounts = _query(request, "since"), request.app[ACCOUNTS]
+    found = await saved_by(request, since_ms=_time(query, "since") if query.get("since") else 0)
+    keys = [key for key in accounts.directory.keys if key.account_id == _account(request)]
+    return _json(
+        statement.document(found, request.app[PRICES])
+        | {
+            "since": query.get("since") or None,
+            "stopped": stop_documents(accounts.directory, keys),
+        }
+    )
 
 
 # --- What the query says ------------------------------------------------------------------------

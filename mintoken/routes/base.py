@@ -1,5 +1,6 @@
 """What the routes of the control plane and the pages share: bodies in, answers out."""
 
+import asyncio
 import re
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -7,10 +8,11 @@ from urllib.parse import parse_qsl
 import msgspec
 from aiohttp import web
 
-from mintoken.context import ACCOUNTS
+from mintoken.context import ACCOUNTS, CONTEXT, PRICES
 from mintoken.errors import Code, MintokenError
 from mintoken.models import Directory
 from mintoken.routes.body import read_body
+from mintoken.savings import Report, control_share, report
 
 FORM = "application/x-www-form-urlencoded"
 MOST_FIELDS = 100
@@ -56,6 +58,16 @@ async def current(request: web.Request) -> Directory:
     accounts = request.app[ACCOUNTS]
     await accounts.refresh()
     return accounts.directory
+
+
+async def saved_by(request: web.Request, *, since_ms: int = 0) -> Report:
+    """What the member's account saved since then (UTC milliseconds). Raises StorageError."""
+    accounts, account_id = request.app[ACCOUNTS], request[CONTEXT].asking.account_id
+    samples = await accounts.store.samples(since_ms=since_ms, account_id=account_id)
+    keys = [key for key in accounts.directory.keys if key.account_id == account_id]
+    return await asyncio.to_thread(
+        report, samples, request.app[PRICES], control_share=control_share(keys)
+    )
 
 
 def given(shape: msgspec.Struct, *, status: int = 200) -> web.Response:

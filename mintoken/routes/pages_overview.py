@@ -8,10 +8,11 @@ from aiohttp import web
 
 from mintoken import statement
 from mintoken.clock import DAY_MS, month_of, utc_text
-from mintoken.context import ACCOUNTS, CLOCK, CONTEXT, PRICES
+from mintoken.context import ACCOUNTS, CLOCK, CONTEXT
 from mintoken.pages import keys_of, page
 from mintoken.reports import HOUR_MS, Bucket, Series, Span, SplitBy, Summary
-from mintoken.savings import Line, Status, report
+from mintoken.routes.base import saved_by
+from mintoken.savings import Status
 
 DAYS = (1, 7, 30, 90)
 """How far back the page can look; by the hour on the shortest, else by the day."""
@@ -39,7 +40,7 @@ async def overview(request: web.Request) -> web.Response:
     quota = await store.quota(account_id, month)
     span, bucket = _span(days, now_ms)
     summary = await store.summary(account_id, span)
-    saved = await _savings(request)
+    saved = (await saved_by(request)).total
     return page(
         request,
         "overview.html",
@@ -135,11 +136,3 @@ def _ms(value: int | None) -> str:
     if value is None:
         return "none"
     return f"{value} ms" if value < 1000 else f"{value / 1000:.1f} s"
-
-
-async def _savings(request: web.Request) -> Line:
-    app = request.app
-    samples = await app[ACCOUNTS].store.samples(account_id=request[CONTEXT].asking.account_id)
-    share = max((key.control for key in keys_of(request)), default=0) / 100
-    found = await asyncio.to_thread(report, samples, app[PRICES], control_share=share)
-    return found.total

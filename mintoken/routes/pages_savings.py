@@ -1,14 +1,14 @@
 """The page of savings: arms, intervals, money, and how it was computed."""
 
-import asyncio
 from datetime import UTC, datetime
 
 from aiohttp import web
 
 from mintoken import admin, documents, statement
-from mintoken.context import ACCOUNTS, CLOCK, CONTEXT, PRICES
+from mintoken.context import ACCOUNTS, CLOCK, PRICES
 from mintoken.pages import back_to, keys_of, page
-from mintoken.savings import Status, report
+from mintoken.routes.base import saved_by
+from mintoken.savings import Status
 
 SHARE = 10
 """Percent of the conversations that one click leaves as they are."""
@@ -22,24 +22,16 @@ async def savings(request: web.Request) -> web.Response:
         since_ms = int(datetime.fromisoformat(since).replace(tzinfo=UTC).timestamp() * 1000)
     except (ValueError, OverflowError):
         since_ms, problem = 0, "Give the day like 2026-11-01." if since else ""
-    prices = app[PRICES]
-    samples = await app[ACCOUNTS].store.samples(
-        since_ms=since_ms, account_id=request[CONTEXT].asking.account_id
-    )
-    share = max((key.control for key in keys), default=0) / 100
-    found = await asyncio.to_thread(report, samples, prices, control_share=share)
-    sentences = [*statement.sentences(found, prices, key=keys[0].name if keys else "KEY")]
-    sentences += [
-        "It does not pay, so it is stopped since {since}: {key} on {model}.".format(**stop)
-        for stop in documents.stop_documents(app[ACCOUNTS].directory, keys)
-    ]
+    found = await saved_by(request, since_ms=since_ms)
+    stops = documents.stop_documents(app[ACCOUNTS].directory, keys)
+    key_ref = keys[0].name if keys else "KEY"
     return page(
         request,
         "savings.html",
         since=since,
         columns=statement.COLUMNS,
         rows=[statement.row(line) for line in (*found.lines, found.total)],
-        sentences=sentences,
+        sentences=[*statement.sentences(found, app[PRICES], key=key_ref, stops=stops)],
         unmeasured=found.total.status is Status.NOT_MEASURED and bool(keys),
         problem=problem,
     )
