@@ -45,7 +45,6 @@ from mintoken.logs import frames
 from mintoken.middlewares.auth import auth
 from mintoken.middlewares.context import context
 from mintoken.middlewares.errors import errors
-from mintoken.middlewares.members import members
 from mintoken.middlewares.quota import quota
 from mintoken.middlewares.shield import shield
 from mintoken.middlewares.timing import stamp
@@ -121,7 +120,7 @@ ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
 
 def build_app(config: Config, rates: RateLimiter, *, clock: Clock = utc_ms) -> web.Application:
     """The application: it opens the store and everything else when its runner is set up."""
-    app = web.Application(middlewares=(context, errors, members, auth, quota))
+    app = web.Application(middlewares=(context, errors, auth, quota))
     app[CONFIG] = config
     app[CLOCK] = clock
     app[STATE] = ServerState()

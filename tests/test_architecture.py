@@ -32,7 +32,8 @@ FLOORS = {
 }  # fmt: skip
 # The few steps sideways, each onto something that knows nothing of who steps on it.
 SIDEWAYS = {
-    ("pages", "context"), ("routes/pages_sign_in", "routes/session"),
+    ("pages", "context"), ("middlewares/auth", "middlewares/members"),
+    ("routes/pages_sign_in", "routes/session"),
     ("routes/pages_keys", "routes/keys"), ("routes/pages_rules", "routes/rules"),
     ("routes/pages_account", "routes/accounts"),
     *(("routes/dashboard", f"routes/pages_{name}") for name in (

@@ -5,11 +5,18 @@ from typing import Annotated
 import typer
 
 from mintoken import admin, documents, members
-from mintoken.cli.base import AsJson, ConfigPath, configured, in_store, show, show_list
+from mintoken.cli.base import (
+    AsJson,
+    AsRole,
+    ConfigPath,
+    OfAccount,
+    and_everything,
+    configured,
+    show,
+    show_list,
+)
 from mintoken.clock import utc_ms
-from mintoken.models import Directory
-from mintoken.people import AdminKey, Role
-from mintoken.stores.base import Store
+from mintoken.people import Role
 
 COLUMNS = {
     "id": "ID",
@@ -32,13 +39,8 @@ def _group(config: ConfigPath = None) -> None:
 @admin_keys.command()
 def create(
     name: Annotated[str, typer.Argument(help="A name for people.")],
-    role: Annotated[
-        Role,
-        typer.Option(help="owner: everything; admin: keys and rules; viewer: looks only."),
-    ] = Role.VIEWER,
-    account: Annotated[
-        str, typer.Option(metavar="NAME", help="Whose; an account's name or id.")
-    ] = admin.FIRST_ACCOUNT,
+    role: AsRole = Role.VIEWER,
+    account: OfAccount = admin.FIRST_ACCOUNT,
     config: ConfigPath = None,
     *,
     as_json: AsJson = False,
@@ -46,13 +48,12 @@ def create(
     """Make an admin key and print it, this one time."""
     options = configured(config)
 
-    async def work(store: Store) -> tuple[members.IssuedAdminKey, Directory]:
-        issued = await members.create_admin_key(
+    issued, directory = and_everything(
+        options,
+        lambda store: members.create_admin_key(
             store, options.storage.data_dir, account, name, role, now_ms=utc_ms()
-        )
-        return issued, await admin.everything(store)
-
-    issued, directory = in_store(options, work)
+        ),
+    )
     shown = documents.admin_key_document(issued.key, directory)
     sentence = f"Admin key {issued.key.name}, shown this one time:\n\n  {issued.token}\n"
     show({"id": issued.key.id, "key": issued.token} | shown, sentence, as_json=as_json)
@@ -61,11 +62,9 @@ def create(
 @admin_keys.command("list")
 def list_(config: ConfigPath = None, *, as_json: AsJson = False) -> None:
     """Show the admin keys, without their secrets."""
-
-    async def work(store: Store) -> tuple[list[AdminKey], Directory]:
-        return await store.admin_keys(), await admin.everything(store)
-
-    found, directory = in_store(configured(config), work, looks=True)
+    found, directory = and_everything(
+        configured(config), lambda store: store.admin_keys(), looks=True
+    )
     rows = [documents.admin_key_document(key, directory) for key in found]
     show_list(rows, COLUMNS, as_json=as_json, no_limit_at_0=())
 
@@ -78,11 +77,8 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """End an admin key for good, at once."""
-
-    async def work(store: Store) -> tuple[AdminKey, Directory]:
-        ended = await members.revoke_admin_key(store, key, now_ms=utc_ms())
-        return ended, await admin.everything(store)
-
-    ended, directory = in_store(configured(config), work)
+    ended, directory = and_everything(
+        configured(config), lambda store: members.revoke_admin_key(store, key, now_ms=utc_ms())
+    )
     document = documents.admin_key_document(ended, directory)
     show(document, f"Admin key {ended.name} is revoked.", as_json=as_json)

@@ -10,10 +10,12 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from mintoken import tables
+from mintoken import admin, tables
 from mintoken.clock import utc_ms
 from mintoken.config import Config, load_config
 from mintoken.errors import StorageError
+from mintoken.models import Directory
+from mintoken.people import Role
 from mintoken.stores.base import Store
 from mintoken.stores.sqlite import DATABASE_FILE, open_sqlite
 
@@ -37,6 +39,10 @@ ConfigPath = Annotated[
         metavar="PATH",
         help="The configuration file; else $MINTOKEN_CONFIG, else ./config.toml if it is there.",
     ),
+]
+OfAccount = Annotated[str, typer.Option(metavar="NAME", help="Whose; an account's name or id.")]
+AsRole = Annotated[
+    Role, typer.Option(help="owner: everything; admin: keys and rules; viewer: looks only.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NewName = Annotated[str | None, typer.Option(metavar="TEXT", help="A name for people.")]
@@ -67,6 +73,17 @@ def in_store(config: Config, work: Callable[[Store], Awaitable[_T]], *, looks: b
             await store.close()
 
     return asyncio.run(opened())
+
+
+def and_everything(
+    config: Config, work: Callable[[Store], Awaitable[_T]], *, looks: bool = False
+) -> tuple[_T, Directory]:
+    """What the work makes in the store, and all accounts and keys after it."""
+
+    async def both(store: Store) -> tuple[_T, Directory]:
+        return await work(store), await admin.everything(store)
+
+    return in_store(config, both, looks=looks)
 
 
 def checked_month(text: str, option: str) -> str:

@@ -1,7 +1,6 @@
 """`mintoken keys`: the keys that applications send."""
 
 import re
-from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
 import typer
@@ -13,6 +12,7 @@ from mintoken.cli.base import (
     AsJson,
     ConfigPath,
     NewName,
+    and_everything,
     configured,
     in_store,
     show,
@@ -20,9 +20,7 @@ from mintoken.cli.base import (
     utc_moment,
 )
 from mintoken.clock import utc_ms, utc_text
-from mintoken.config import Config
 from mintoken.models import Directory, Intensity
-from mintoken.stores.base import Store
 
 _T = TypeVar("_T")
 
@@ -122,7 +120,7 @@ def create(
         expires_at=_expiry_ms(expires),
     )
     options = configured(config)
-    issued = _in_store(
+    issued = and_everything(
         options,
         lambda store: admin.create_key(
             store, options.storage.data_dir, account, settings, now_ms=utc_ms()
@@ -169,7 +167,7 @@ def update(
     )
     if settings == admin.KeySettings():
         raise typer.BadParameter(NOTHING_GIVEN)
-    changed, directory = _in_store(
+    changed, directory = and_everything(
         configured(config), lambda store: admin.update_key(store, key, settings, now_ms=utc_ms())
     )
     document = documents.key_document(changed, directory, now_ms=utc_ms())
@@ -188,7 +186,7 @@ def rotate(
 ) -> None:
     """Make a new key with the same name and settings; the old one ends after the overlap."""
     options, overlap_ms = configured(config), _duration_ms(overlap)
-    issued = _in_store(
+    issued = and_everything(
         options,
         lambda store: admin.rotate_key(
             store, options.storage.data_dir, key, overlap_ms=overlap_ms, now_ms=utc_ms()
@@ -200,7 +198,7 @@ def rotate(
 @keys.command()
 def revoke(key: KeyRef, config: ConfigPath = None, *, as_json: AsJson = False) -> None:
     """End a key for good; a running server refuses it within a second."""
-    ended, directory = _in_store(
+    ended, directory = and_everything(
         configured(config), lambda store: admin.revoke_key(store, key, now_ms=utc_ms())
     )
     document = documents.key_document(ended, directory, now_ms=utc_ms())
@@ -212,15 +210,6 @@ def revoke(key: KeyRef, config: ConfigPath = None, *, as_json: AsJson = False) -
             f"mintoken keys revoke {key_before.id}"
         )
     show(document, sentence, as_json=as_json)
-
-
-def _in_store(config: Config, work: Callable[[Store], Awaitable[_T]]) -> tuple[_T, Directory]:
-    """What the work makes, and all accounts and keys after it."""
-
-    async def both(store: Store) -> tuple[_T, Directory]:
-        return await work(store), await admin.everything(store)
-
-    return in_store(config, both)
 
 
 def _show_issued(issued: admin.Issued, directory: Directory, *, as_json: bool) -> None:

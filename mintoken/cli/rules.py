@@ -6,11 +6,18 @@ from typing import Annotated
 import typer
 
 from mintoken import admin, admin_rules, tables
-from mintoken.cli.base import AsJson, ConfigPath, configured, in_store, show, show_list
+from mintoken.cli.base import (
+    AsJson,
+    ConfigPath,
+    and_everything,
+    configured,
+    in_store,
+    show,
+    show_list,
+)
 from mintoken.clock import utc_ms
-from mintoken.models import Decision, Directory, Rule, RuleAction
+from mintoken.models import Decision, RuleAction
 from mintoken.rules import MAX_PRIORITY
-from mintoken.stores.base import Store
 
 COLUMNS = {
     "id": "ID",
@@ -47,13 +54,12 @@ def add(
 ) -> None:
     """Add a rule; a running server follows within a second."""
 
-    async def work(store: Store) -> tuple[Rule, Directory]:
-        rule = await admin_rules.add_rule(
+    rule, directory = and_everything(
+        configured(config),
+        lambda store: admin_rules.add_rule(
             store, account, action, pattern, priority=priority, now_ms=utc_ms()
-        )
-        return rule, await admin.everything(store)
-
-    rule, directory = in_store(configured(config), work)
+        ),
+    )
     document = admin_rules.rule_document(rule, directory)
     show(document, f"Rule {rule.id} is added.", as_json=as_json)
 
@@ -126,10 +132,8 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Delete a rule; a running server follows within a second."""
-
-    async def work(store: Store) -> tuple[Rule, Directory]:
-        return await admin_rules.remove_rule(store, rule), await admin.everything(store)
-
-    removed, directory = in_store(configured(config), work)
+    removed, directory = and_everything(
+        configured(config), lambda store: admin_rules.remove_rule(store, rule)
+    )
     document = admin_rules.rule_document(removed, directory)
     show(document, f"Rule {removed.id} is removed.", as_json=as_json)

@@ -1,18 +1,23 @@
 """`mintoken users`: who signs in to the dashboard and the control plane."""
 
 import sys
-from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
 import typer
 
 from mintoken import admin, documents, members
-from mintoken.cli.base import AsJson, ConfigPath, configured, in_store, show, show_list
+from mintoken.cli.base import (
+    AsJson,
+    AsRole,
+    ConfigPath,
+    OfAccount,
+    and_everything,
+    configured,
+    show,
+    show_list,
+)
 from mintoken.clock import utc_ms
-from mintoken.config import Config
-from mintoken.models import Directory
 from mintoken.people import Role
-from mintoken.stores.base import Store
 
 COLUMNS = {
     "id": "ID",
@@ -36,20 +41,15 @@ def _group(config: ConfigPath = None) -> None:
 @users.command()
 def create(
     name: Annotated[str, typer.Argument(help="The name to sign in with.")],
-    role: Annotated[
-        Role,
-        typer.Option(help="owner: everything; admin: keys and rules; viewer: looks only."),
-    ] = Role.OWNER,
-    account: Annotated[
-        str, typer.Option(metavar="NAME", help="Whose; an account's name or id.")
-    ] = admin.FIRST_ACCOUNT,
+    role: AsRole = Role.OWNER,
+    account: OfAccount = admin.FIRST_ACCOUNT,
     config: ConfigPath = None,
     *,
     as_json: AsJson = False,
 ) -> None:
     """Let somebody sign in; asks for the password, or reads it from standard input."""
     options, password_hash = configured(config), _new_password_hash()
-    user, directory = _in_store(
+    user, directory = and_everything(
         options,
         lambda store: members.create_user(
             store, account, name, role, password_hash=password_hash, now_ms=utc_ms()
@@ -62,7 +62,7 @@ def create(
 @users.command("list")
 def list_(config: ConfigPath = None, *, as_json: AsJson = False) -> None:
     """Show the users."""
-    found, directory = _in_store(configured(config), lambda store: store.users(), looks=True)
+    found, directory = and_everything(configured(config), lambda store: store.users(), looks=True)
     rows = [documents.user_document(user, directory) for user in found]
     show_list(rows, COLUMNS, as_json=as_json, no_limit_at_0=())
 
@@ -70,7 +70,7 @@ def list_(config: ConfigPath = None, *, as_json: AsJson = False) -> None:
 @users.command()
 def remove(user: UserRef, config: ConfigPath = None, *, as_json: AsJson = False) -> None:
     """Delete a user, who is signed out at once."""
-    removed, directory = _in_store(
+    removed, directory = and_everything(
         configured(config), lambda store: members.remove_user(store, user)
     )
     document = documents.user_document(removed, directory)
@@ -81,9 +81,9 @@ def remove(user: UserRef, config: ConfigPath = None, *, as_json: AsJson = False)
 def password(user: UserRef, config: ConfigPath = None, *, as_json: AsJson = False) -> None:
     """Give a user a new password, asked for or from standard input; ends his sessions."""
     options = configured(config)
-    _in_store(options, lambda store: members.find_user(store, user))
+    and_everything(options, lambda store: members.find_user(store, user))
     password_hash = _new_password_hash()
-    changed, directory = _in_store(
+    changed, directory = and_everything(
         options, lambda store: members.change_password(store, user, password_hash=password_hash)
     )
     document = documents.user_document(changed, directory)
@@ -101,14 +101,3 @@ def _new_password_hash() -> str:
     if (wrong := wrong_with(given)) is not None:
         raise admin.RefusedError(wrong)
     return hash_password(given)
-
-
-def _in_store(
-    config: Config, work: Callable[[Store], Awaitable[_T]], *, looks: bool = False
-) -> tuple[_T, Directory]:
-    """What the work makes, and all accounts after it."""
-
-    async def both(store: Store) -> tuple[_T, Directory]:
-        return await work(store), await admin.everything(store)
-
-    return in_store(config, both, looks=looks)

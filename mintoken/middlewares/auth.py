@@ -1,4 +1,4 @@
-"""Who is asking: the Mintoken key and the provider key, before a byte of the body is read."""
+"""Who is asking: by a Mintoken key and a provider key, or as a member of the dashboard."""
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -7,6 +7,7 @@ from mintoken.accounts import Owner
 from mintoken.context import ACCOUNTS, CONTEXT, RATES, SECRET, STATE, Access
 from mintoken.errors import Code, MintokenError
 from mintoken.keys import hash_key, is_well_formed
+from mintoken.middlewares.members import let_in, note
 from mintoken.models import Decision, Intensity
 
 INTENSITY = "X-Mintoken-Intensity"
@@ -15,21 +16,30 @@ PROVIDER_KEY = "X-Provider-Key"
 
 @web.middleware
 async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let in who may ask the data plane (contract §2, in the order of §4)."""
-    ctx = request[CONTEXT]
-    if ctx.access is Access.KEY:
-        app = request.app
-        if app[STATE].refusing:
-            raise MintokenError(Code.SERVER_SHUTTING_DOWN, headers={"x-should-retry": "true"})
-        _check_headers(request)
-        ctx.asked = asked_level(request)
-        try:
-            ctx.owner = _owner(request, app, ctx.started_at)
-        except MintokenError:
-            app[RATES].fail(request.remote or "")
-            raise
-        ctx.provider_key = _provider_key(request)
-    return await handler(request)
+    """Let in who may ask this route."""
+    if request[CONTEXT].access is Access.KEY:
+        _check_caller(request)
+        return await handler(request)
+    if (elsewhere := await let_in(request)) is not None:
+        return elsewhere
+    response = await handler(request)
+    note(request, response)
+    return response
+
+
+def _check_caller(request: web.Request) -> None:
+    """Who asks the data plane, and with which provider key (contract §2, in the order of §4)."""
+    ctx, app = request[CONTEXT], request.app
+    if app[STATE].refusing:
+        raise MintokenError(Code.SERVER_SHUTTING_DOWN, headers={"x-should-retry": "true"})
+    _check_headers(request)
+    ctx.asked = asked_level(request)
+    try:
+        ctx.owner = _owner(request, app, ctx.started_at)
+    except MintokenError:
+        app[RATES].fail(request.remote or "")
+        raise
+    ctx.provider_key = _provider_key(request)
 
 
 def _check_headers(request: web.Request) -> None:

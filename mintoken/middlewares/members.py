@@ -5,7 +5,6 @@ from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from mintoken.context import (
     ACCOUNTS,
@@ -28,9 +27,10 @@ PAGES, SIGN_IN = "/dashboard", "/dashboard/sign-in"
 FOR_MEMBERS = ("/api", PAGES)
 
 
-@web.middleware
-async def members(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let in who may ask this route; on other listeners than the admin one there is no such."""
+async def let_in(request: web.Request) -> web.Response | None:
+    """Raise MintokenError unless the caller may ask this route; on other listeners than the admin
+    one there is no such. Who has to sign in first is answered with the way there.
+    """
     ctx = request[CONTEXT]
     of_members = ctx.access is Access.SIGN_IN or ctx.access.role is not None
     here = by_admin_listener(request)
@@ -44,7 +44,12 @@ async def members(request: web.Request, handler: Handler) -> web.StreamResponse:
         if ctx.member is None and ctx.access.role and request.path.startswith(PAGES):
             return web.Response(status=303, headers={"Location": SIGN_IN})
         _check_role(ctx.access, ctx.member)
-    response = await handler(request)
+    return None
+
+
+def note(request: web.Request, response: web.StreamResponse) -> None:
+    """Log what a member changed."""
+    ctx = request[CONTEXT]
     if ctx.member is not None and request.method not in SAFE:
         resource = request.match_info.route.resource
         LOG.info(
@@ -55,7 +60,6 @@ async def members(request: web.Request, handler: Handler) -> web.StreamResponse:
             route=resource.canonical if resource else "",
             status=response.status,
         )
-    return response
 
 
 def _check_role(access: Access, member: Member | None) -> None:
