@@ -55,6 +55,10 @@ class Accounts:
         """The owner of the key with this hash, revoked and expired ones too; None if unknown."""
         return self._owners.get(key_hash)
 
+    def owner_of(self, key_id: str) -> Owner | None:
+        """The owner of the key with this id; None if unknown."""
+        return next((one for one in self._owners.values() if one.key.id == key_id), None)
+
     async def refresh(self) -> None:
         """Take over what changed in the store. Raises StorageError."""
         directory = await self._store.directory(self._directory.revision)

@@ -74,7 +74,7 @@ from mintoken.routes.events import events
 from mintoken.routes.health import healthz, readyz
 from mintoken.routes.keys import change_key, create_key, list_keys, revoke_key, rotate_key
 from mintoken.routes.openapi import document, openapi
-from mintoken.routes.proxy import chat, models
+from mintoken.routes.proxy import chat, models, playground
 from mintoken.routes.rules import create_rule, delete_rule, list_rules, try_rules
 from mintoken.routes.session import change_password, login, logout, who
 from mintoken.stopping import keep_reviewed
@@ -103,6 +103,7 @@ ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
     ("PATCH", "/api/keys/{id}", change_key, Access.ADMIN),
     ("POST", "/api/keys/{id}/rotate", rotate_key, Access.ADMIN),
     ("POST", "/api/keys/{id}/revoke", revoke_key, Access.ADMIN),
+    ("POST", "/api/keys/{id}/playground", playground, Access.AS_KEY),
     ("GET", "/api/rules", list_rules, Access.VIEWER),
     ("POST", "/api/rules", create_rule, Access.ADMIN),
     ("POST", "/api/rules/try", try_rules, Access.VIEWER),

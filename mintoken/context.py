@@ -32,7 +32,8 @@ class Access(Enum):
     """Who may ask a route. A route without a mark is CLOSED: nobody may.
 
     From SIGN_IN on they are on the admin listener only. SIGN_IN needs nobody who is signed in;
-    VIEWER, ADMIN and OWNER are the lowest role that may ask.
+    VIEWER, ADMIN and OWNER are the lowest role that may ask; AS_KEY is for an ADMIN too, who asks
+    the provider in the place of one of his account's keys.
     """
 
     OPEN = auto()
@@ -41,6 +42,7 @@ class Access(Enum):
     VIEWER = auto()
     ADMIN = auto()
     OWNER = auto()
+    AS_KEY = auto()
     CLOSED = auto()
 
     @property
@@ -49,7 +51,12 @@ class Access(Enum):
         return _ROLES.get(self)
 
 
-_ROLES = {Access.VIEWER: Role.VIEWER, Access.ADMIN: Role.ADMIN, Access.OWNER: Role.OWNER}
+_ROLES = {
+    Access.VIEWER: Role.VIEWER,
+    Access.ADMIN: Role.ADMIN,
+    Access.OWNER: Role.OWNER,
+    Access.AS_KEY: Role.ADMIN,
+}
 
 
 @dataclass(slots=True)
@@ -137,7 +144,7 @@ class RequestContext:
 
     @property
     def key(self) -> Key:
-        """The caller's, on a route whose access is KEY."""
+        """The caller's, on a route whose access is KEY or AS_KEY."""
         assert self.owner is not None, "nobody has said who he is"
         return self.owner.key
 

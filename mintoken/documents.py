@@ -1,13 +1,11 @@
 """Accounts, keys and users as JSON shows them."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
 
 from mintoken.admin import find_account, state
 from mintoken.clock import utc_text
 from mintoken.models import Account, Directory, Key
 from mintoken.people import AdminKey, User
-from mintoken.reports import UsageRow
 
 
 def account_document(account: Account) -> dict[str, object]:
@@ -75,9 +73,3 @@ def stop_documents(directory: Directory, keys: Iterable[Key]) -> list[dict[str, 
         if verdict.stopped and experiment in names
     ]
     return [{"key": key, "model": model, "since": utc_text(at)} for at, key, model in sorted(stops)]
-
-
-def usage_row_document(row: UsageRow, directory: Directory) -> dict[str, object]:
-    """A settled request as JSON shows it, with the name of its key."""
-    names = (key.name for key in directory.keys if key.id == row.key_id)
-    return asdict(row) | {"key_name": next(names, ""), "started_at": utc_text(row.started_at)}

@@ -166,6 +166,10 @@ class Directory:
     rules: tuple[Rule, ...] = ()
     verdicts: Mapping[tuple[str, str], Verdict] = field(default_factory=dict)
 
+    def key_names(self, account_id: str) -> dict[str, str]:
+        """The names of an account's keys, by id; of those that have ended too."""
+        return {key.id: key.name for key in self.keys if key.account_id == account_id}
+
     def verdict(self, key: Key, model: str) -> Verdict:
         """What holds for a model of a key."""
         return self.verdicts.get((key.experiment, model), UNJUDGED)

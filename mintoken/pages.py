@@ -18,6 +18,7 @@ PAGES = (
     ("/dashboard", "Overview"),
     ("/dashboard/keys", "Keys"),
     ("/dashboard/requests", "Requests"),
+    ("/dashboard/playground", "Playground"),
     ("/dashboard/rules", "Rules"),
     ("/dashboard/savings", "Savings"),
     ("/dashboard/account", "Account"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from mintoken.errors import ConfigError
+from mintoken.reports import UsageRow
 
 AMOUNTS = ("input", "cached_input", "output")
 FIELDS = (*AMOUNTS, "snapshots", "source", "as_of")
@@ -31,6 +32,23 @@ class Price:
 
 Prices = Mapping[str, Price]
 """By the exact name of a model, snapshots too. What is not in it is unpriced, never guessed."""
+
+
+def cost(row: UsageRow, prices: Prices) -> float | None:
+    """What a request cost, in US dollars; None where the model has no price.
+
+    The model that answered counts, if it has one: it may be a dated name of the one asked for.
+    """
+    price = prices.get(row.model_served) or prices.get(row.model)
+    if price is None:
+        return None
+    fresh = row.input_tokens - row.cached_tokens
+    amounts = (
+        fresh * price.input,
+        row.cached_tokens * price.cached_input,
+        row.output_tokens * price.output,
+    )
+    return sum(amounts) / 1_000_000
 
 
 def load_prices(own: Path = BUILT_IN) -> Prices:

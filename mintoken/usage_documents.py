@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from mintoken.clock import utc_text
+from mintoken.pricing import Prices, cost
 from mintoken.reports import (
     HOUR_MS,
     Bucket,
@@ -31,7 +32,6 @@ _MEANS = {
     "mean_first_byte_ms": ("first_byte_ms", "first_bytes"),
     "mean_duration_ms": ("duration_ms", "durations"),
 }
-_ROW = tuple(name for name in UsageRow.__slots__ if name != "started_at")
 
 
 def span_document(span: Span) -> dict[str, object]:
@@ -100,19 +100,25 @@ def models_document(used: Sequence[UsageOf], span: Span) -> dict[str, object]:
     return {**span_document(span), "models": models}
 
 
-def requests_document(rows: Sequence[UsageRow], limit: int) -> dict[str, object]:
+def requests_document(
+    rows: Sequence[UsageRow], limit: int, names: Mapping[str, str], prices: Prices
+) -> dict[str, object]:
     """Up to `limit` of the rows; `next` is the id to ask by for older ones, if there are any."""
     shown = rows[:limit]
     return {
-        "requests": [request_document(row) for row in shown],
+        "requests": [request_document(row, names, prices) for row in shown],
         "next": shown[-1].id if len(rows) > limit else None,
     }
 
 
-def request_document(row: UsageRow) -> dict[str, object]:
-    """One settled request."""
-    document: dict[str, object] = {name: getattr(row, name) for name in _ROW}
-    return {**document, "started_at": utc_text(row.started_at)}
+def request_document(row: UsageRow, names: Mapping[str, str], prices: Prices) -> dict[str, object]:
+    """One settled request, with the name of its key; `names` by id."""
+    document: dict[str, object] = {name: getattr(row, name) for name in UsageRow.__slots__}
+    return document | {
+        "started_at": utc_text(row.started_at),
+        "key_name": names.get(row.key_id),
+        "cost_usd": cost(row, prices),
+    }
 
 
 def _columns(sums: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int | None]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from conftest import Proxy, StartProxy, config_for
+from conftest import CHAT, PROVIDER_CANARY, Proxy, StartProxy, config_for
 from fake_upstream import FakeUpstream
 from staff import PASSWORD, Caller, hire, member, script
 
@@ -38,6 +38,7 @@ BODIES: dict[tuple[str, str], Callable[[], object]] = {
     },
     ("POST", "/api/keys"): lambda: {"name": _some_name()},
     ("PATCH", "/api/keys/{id}"): lambda: {"intensity": "lite"},
+    ("POST", "/api/keys/{id}/playground"): lambda: CHAT,
     ("POST", "/api/rules"): lambda: {"action": "never_compress", "pattern": "x"},
     ("POST", "/api/rules/try"): lambda: {"text": "x"},
 }  # fmt: skip
@@ -97,7 +98,7 @@ async def test_exactly_those_may_ask_who_are_named_for_a_route(proxy: Proxy, who
     caller, wrong = await make(proxy), []
     for method, path, access in FOR_MEMBERS:
         body = BODIES.get((method, path), lambda: None)()
-        await caller.ask(method, await filled(path), body)
+        await caller.ask(method, await filled(path), body, X_Provider_Key=PROVIDER_CANARY)
         refused = _refusal(access, role, wrong_key=who == "an application's key")
         if path == "/api/me/password" and "script" in who:
             refused = 403  # A key has none.

@@ -11,10 +11,11 @@ from yarl import URL
 
 from mintoken.accounts import Accounts
 from mintoken.clock import utc_text
-from mintoken.context import ACCOUNTS, CLOCK, CONTEXT, request_id
+from mintoken.context import ACCOUNTS, CLOCK, CONTEXT, PRICES, request_id
 from mintoken.errors import Code, MintokenError
 from mintoken.middlewares.errors import errors
 from mintoken.models import Intensity, Outcome
+from mintoken.pricing import load_prices
 from mintoken.reports import HOUR_MS, Bucket, RequestFilter, Span, UsageRow
 from mintoken.routes import api_usage as api
 from mintoken.usage_documents import requests_document
@@ -123,12 +124,14 @@ def test_next_is_there_only_if_more_is():
         UsageRow(**dict.fromkeys(UsageRow.__slots__, 0) | {"id": str(i), "started_at": AT})
         for i in (3, 2, 1)
     ]
-    assert requests_document(rows, 2)["next"] == "2"
-    assert requests_document(rows, 3)["next"] is None
-    assert requests_document([], 3) == {"requests": [], "next": None}
-    [first, _] = requests_document(rows, 2)["requests"]
+    names = {0: "the key"}
+    assert requests_document(rows, 2, names, {})["next"] == "2"
+    assert requests_document(rows, 3, names, {})["next"] is None
+    assert requests_document([], 3, names, {}) == {"requests": [], "next": None}
+    [first, _] = requests_document(rows, 2, names, {})["requests"]
     assert (first["id"], first["started_at"]) == ("3", "2026-11-26T02:29:25Z")
-    assert first.keys() == set(UsageRow.__slots__)
+    assert (first["key_name"], first["cost_usd"]) == ("the key", None)
+    assert first.keys() == {*UsageRow.__slots__, "key_name", "cost_usd"}
 
 
 # Over a socket; who asks is said by a middleware in the place of sign-in.
@@ -159,6 +162,7 @@ async def client(store):
     accounts = app[ACCOUNTS] = Accounts(store)
     await accounts.refresh()
     app[CLOCK] = lambda: NOW
+    app[PRICES] = load_prices()
     app.router.add_get("/api/usage/summary", api.usage_summary)
     app.router.add_get("/api/usage/timeseries", api.usage_timeseries)
     app.router.add_get("/api/usage/by-key", api.usage_by_key)

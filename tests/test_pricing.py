@@ -8,7 +8,8 @@ import pytest
 
 from mintoken.config import Config
 from mintoken.errors import ConfigError
-from mintoken.pricing import load_prices
+from mintoken.pricing import cost, load_prices
+from mintoken.reports import UsageRow
 
 TABLE = Path(__file__).parent.parent / "mintoken" / "data" / "prices.toml"
 
@@ -134,3 +135,18 @@ def test_a_file_that_is_missing_or_no_text_is_a_problem(tmp_path: Path) -> None:
     assert "savings.prices" in problems(tmp_path / "missing.toml")[0]
     (tmp_path / "latin1.toml").write_bytes(b"# \xe9")
     assert "UTF-8" in problems(tmp_path / "latin1.toml")[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "served", "expected"),
+    [
+        ("gpt-4o", "gpt-4o-2024-08-06", (40 * 2.5 + 60 * 1.25 + 7 * 10) / 1e6),
+        ("gpt-4o", "a-name-of-its-own", (40 * 2.5 + 60 * 1.25 + 7 * 10) / 1e6),
+        ("my-alias", "gpt-4o", (40 * 2.5 + 60 * 1.25 + 7 * 10) / 1e6),
+        ("unknown", "", None),
+    ],
+)
+def test_a_request_costs_what_answered_it_costs(asked, served, expected) -> None:
+    told = {"model": asked, "model_served": served, "input_tokens": 100, "cached_tokens": 60}
+    row = UsageRow(**dict.fromkeys(UsageRow.__slots__, 0) | told | {"output_tokens": 7})
+    assert cost(row, load_prices()) == (expected and pytest.approx(expected))

@@ -1,5 +1,7 @@
 """Who is asking: by a Mintoken key and a provider key, or as a member of the dashboard."""
 
+from dataclasses import replace
+
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -12,6 +14,8 @@ from mintoken.models import Decision, Intensity
 
 INTENSITY = "X-Mintoken-Intensity"
 PROVIDER_KEY = "X-Provider-Key"
+PLAYGROUND = "playground"
+"""Why a level runs that was asked for there."""
 
 
 @web.middleware
@@ -22,6 +26,8 @@ async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     if (elsewhere := await let_in(request)) is not None:
         return elsewhere
+    if request[CONTEXT].access is Access.AS_KEY:
+        _stand_in(request)
     response = await handler(request)
     note(request, response)
     return response
@@ -39,6 +45,22 @@ def _check_caller(request: web.Request) -> None:
     except MintokenError:
         app[RATES].fail(request.remote or "")
         raise
+    ctx.provider_key = _provider_key(request)
+
+
+def _stand_in(request: web.Request) -> None:
+    """Let a member ask in the place of one of his account's keys, and as no part of its experiment:
+    the conversations of trials are not those of the application.
+    """
+    ctx = request[CONTEXT]
+    owner = request.app[ACCOUNTS].owner_of(request.match_info["id"])
+    if owner is None or owner.key.account_id != ctx.asking.account_id:
+        raise MintokenError(Code.NOT_FOUND)
+    _check_headers(request)
+    _check_in_use(owner, ctx.started_at)
+    ctx.owner = owner._replace(key=replace(owner.key, control=0, concise=0))
+    asked = asked_level(request)
+    ctx.asked = Decision(asked.intensity, PLAYGROUND) if asked else None
     ctx.provider_key = _provider_key(request)
 
 
@@ -75,11 +97,15 @@ def _owner(request: web.Request, app: web.Application, now_ms: int) -> Owner:
         owner = app[ACCOUNTS].find(hash_key(app[SECRET], token))
     if owner is None:
         raise MintokenError(Code.INVALID_API_KEY)
+    _check_in_use(owner, now_ms)
+    return owner
+
+
+def _check_in_use(owner: Owner, now_ms: int) -> None:
     if owner.key.revoked_at is not None:
         raise MintokenError(Code.REVOKED_API_KEY)
     if owner.key.expires_at is not None and owner.key.expires_at <= now_ms:
         raise MintokenError(Code.EXPIRED_API_KEY)
-    return owner
 
 
 def _provider_key(request: web.Request) -> str:

@@ -10,7 +10,6 @@ from mintoken.context import (
     LEDGER,
     RATES,
     TOKENIZER,
-    Access,
     RequestContext,
 )
 from mintoken.exchange import Spoken
@@ -23,7 +22,7 @@ LOG = structlog.get_logger()
 async def quota(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Hold the key's limits while the handler runs; settle what it reserved, whatever happened."""
     ctx = request[CONTEXT]
-    if ctx.access is not Access.KEY or ctx.owner is None:
+    if ctx.owner is None:
         return await handler(request)
     app = request.app
     entered = app[RATES].enter(ctx.owner.key)

@@ -64,7 +64,7 @@ async def usage_by_key(request: web.Request) -> web.Response:
     span = asked_span(_query(request, "start", "end"), request.app[CLOCK]())
     used = await accounts.store.by_key(account_id, span)
     last_used = await accounts.store.last_used(account_id)
-    names = {key.id: key.name for key in accounts.directory.keys if key.account_id == account_id}
+    names = accounts.directory.key_names(account_id)
     return _json(documents.keys_document(used, span, names, last_used))
 
 
@@ -78,11 +78,12 @@ async def usage_by_model(request: web.Request) -> web.Response:
 async def usage_requests(request: web.Request) -> web.Response:
     """Requests that ended, the newest first; `before` takes the `next` of the page before."""
     query = _query(request, "key_id", "model", "intensity", "outcome", "limit", "before")
-    limit = asked_limit(query)
-    rows = await request.app[ACCOUNTS].store.requests(
+    limit, accounts = asked_limit(query), request.app[ACCOUNTS]
+    rows = await accounts.store.requests(
         _account(request), wanted=asked_filter(query), limit=limit + 1, before=asked_id(query)
     )
-    return _json(documents.requests_document(rows, limit))
+    names = accounts.directory.key_names(_account(request))
+    return _json(documents.requests_document(rows, limit, names, request.app[PRICES]))
 
 
 async def usage_savings(request: web.Request) -> web.Response:

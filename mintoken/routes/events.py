@@ -4,9 +4,9 @@ import orjson
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
-from mintoken.context import ACCOUNTS, CONTEXT, FEED, STATE
-from mintoken.documents import usage_row_document
+from mintoken.context import ACCOUNTS, CONTEXT, FEED, PRICES, STATE
 from mintoken.errors import Code, MintokenError
+from mintoken.usage_documents import request_document
 
 RETRY_MS = 1000
 """What a browser waits until it connects again."""
@@ -31,7 +31,8 @@ async def events(request: web.Request) -> web.StreamResponse:
         await response.send("{}", event="begin", id=str(place), retry=RETRY_MS)
         while not app[STATE].leaving and response.is_connected():
             for settled in await feed.after(place, account_id):
-                document = usage_row_document(settled.row, app[ACCOUNTS].directory)
+                names = app[ACCOUNTS].directory.key_names(account_id)
+                document = request_document(settled.row, names, app[PRICES])
                 await response.send(orjson.dumps(document).decode(), id=str(settled.place))
                 place = settled.place
     return response

@@ -47,6 +47,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Replace a key; the new one is shown once", shapes.KeyRotation, shapes.KeyIssued, 201
     ),
     ("POST", "/api/keys/{id}/revoke"): Operation("End a key for good", gives=shapes.KeyShown),
+    ("POST", "/api/keys/{id}/playground"): Operation(
+        "Ask the provider as this key would: the body and headers of /v1/chat/completions"
+    ),
     ("GET", "/api/rules"): Operation("The rules", gives=shapes.RuleList),
     ("POST", "/api/rules"): Operation("Add a rule", shapes.RuleCreate, shapes.RuleShown, 201),
     ("DELETE", "/api/rules/{id}"): Operation("Remove a rule", status=204),

@@ -13,6 +13,7 @@ from mintoken.context import (
     LEDGER,
     REFUSALS,
     UPSTREAM,
+    Access,
     RequestContext,
 )
 from mintoken.errors import Code, InterruptedByShutdownError, MintokenError
@@ -25,6 +26,8 @@ from mintoken.routes.level import choose, is_quick
 from mintoken.upstream import Answer, request_headers, without_intensity
 
 PROTOCOL = OpenAIChat()
+CHAT_PATH = PROTOCOL.path.removeprefix("/v1")
+"""Below the provider's base URL."""
 PREPARE_INLINE = 64 * 1024
 """Bytes of a request above which it is read off the event loop: 0.6 ms if it is odd."""
 SOFT_RESERVATION = 1000
@@ -34,8 +37,14 @@ STRICT_RESERVATION = 4096
 
 async def models(request: web.Request) -> web.StreamResponse:
     """`GET /v1/models` and `/v1/models/{id}`: relayed, nothing injected, counted or recorded."""
-    with closing(await _ask(request, None)) as answer:
+    path = request.raw_path.partition("?")[0].removeprefix("/v1")
+    with closing(await _ask(request, path, None)) as answer:
         return await relay_body(request, answer)
+
+
+async def playground(request: web.Request) -> web.StreamResponse:
+    """`POST /api/keys/{id}/playground`: a chat like the application's with this key."""
+    return await chat(request)
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
@@ -73,7 +82,7 @@ def _prepare(app: web.Application, ctx: RequestContext, pieces: list[bytes]) -> 
     pieces.clear()  # Here, where it may take as long as to join them.
     turn = PROTOCOL.read(body)
     wording = choose(app, ctx, turn)
-    ctx.asked_usage = _asks_usage(app, turn)
+    ctx.asked_usage = _asks_usage(app, ctx, turn)
     sent = PROTOCOL.inject(body, turn, wording.text, ask_usage=ctx.asked_usage)
     question = turn.usage_question if ctx.asked_usage else b""
     if len(sent) > len(body) + len(question):
@@ -83,10 +92,11 @@ def _prepare(app: web.Application, ctx: RequestContext, pieces: list[bytes]) -> 
     return turn.judged(), sent
 
 
-def _asks_usage(app: web.Application, turn: Turn) -> bool:
+def _asks_usage(app: web.Application, ctx: RequestContext, turn: Turn) -> bool:
     """Is the provider asked for the usage of this stream, which the caller did not ask for?"""
     config = app[CONFIG].upstream
-    if not config.ask_stream_usage or not turn.usage_question:
+    wanted = config.ask_stream_usage or ctx.access is Access.AS_KEY
+    if not wanted or not turn.usage_question:
         return False
     return not app[REFUSALS].has(config.base_url, turn.model)
 
@@ -152,24 +162,23 @@ def _quota_used_up(now_ms: int) -> MintokenError:
 async def _ask_with_usage(request: web.Request, turn: Turn, body: bytes) -> Answer:
     """Ask, and ask again if the provider refuses to be asked for the usage of a stream."""
     ctx, app = request[CONTEXT], request.app
-    answer = await _ask(request, body)
+    answer = await _ask(request, CHAT_PATH, body)
     if not ctx.asked_usage or answer.status != 400:
         return answer
     answer.close()
     ctx.asked_usage = False
     without = await asyncio.to_thread(body.replace, turn.usage_question, b"", 1)
-    answer = await _ask(request, without)
+    answer = await _ask(request, CHAT_PATH, without)
     if answer.status < 400:  # So it was that; anything else says nothing of it.
         app[REFUSALS].add(app[CONFIG].upstream.base_url, turn.model)
     return answer
 
 
-async def _ask(request: web.Request, body: bytes | None) -> Answer:
+async def _ask(request: web.Request, path: str, body: bytes | None) -> Answer:
     ctx = request[CONTEXT]
     headers = request_headers(
         request.headers, credential=PROTOCOL.credential(ctx.provider_key), request_id=ctx.id
     )
-    path = request.raw_path.partition("?")[0].removeprefix("/v1")
     query = without_intensity(request.rel_url.raw_query_string)
     try:
         return await request.app[UPSTREAM].send(request.method, path, query, headers, body)
