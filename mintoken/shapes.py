@@ -11,6 +11,7 @@ from mintoken.models import Intensity, RuleAction
 from mintoken.passwords import LONGEST, SHORTEST
 from mintoken.people import Role
 from mintoken.rules import MAX_CHARACTERS, MAX_PRIORITY
+from mintoken.usage_shown import Time
 
 LIMIT = 10**9
 LONGEST_OVERLAP_S = 90 * 86_400
@@ -20,7 +21,6 @@ Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS)]
 Count = Annotated[int, Meta(ge=0, le=LIMIT, description="0 is no limit.")]
 Percent = Annotated[int, Meta(ge=0, le=MOST_CONTROL, description="Percent of conversations.")]
 Moment = Annotated[datetime, Meta(tz=True)]
-Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
 
 class Given(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

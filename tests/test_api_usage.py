@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
@@ -18,7 +19,7 @@ from mintoken.models import Intensity, Outcome
 from mintoken.pricing import load_prices
 from mintoken.reports import HOUR_MS, Bucket, RequestFilter, Span, UsageRow
 from mintoken.routes import api_usage as api
-from mintoken.usage_documents import requests_document
+from mintoken.usage_shown import RequestPage, requests_shown
 
 AT = 1_795_660_165_000  # 2026-11-26T02:29:25Z
 HOUR = AT // HOUR_MS
@@ -125,10 +126,10 @@ def test_next_is_there_only_if_more_is():
         for i in (3, 2, 1)
     ]
     names = {0: "the key"}
-    assert requests_document(rows, 2, names, {})["next"] == "2"
-    assert requests_document(rows, 3, names, {})["next"] is None
-    assert requests_document([], 3, names, {}) == {"requests": [], "next": None}
-    [first, _] = requests_document(rows, 2, names, {})["requests"]
+    assert requests_shown(rows, 2, names, {}).next == "2"
+    assert requests_shown(rows, 3, names, {}).next is None
+    assert requests_shown([], 3, names, {}) == RequestPage(requests=[], next=None)
+    [first, _] = msgspec.to_builtins(requests_shown(rows, 2, names, {}).requests)
     assert (first["id"], first["started_at"]) == ("3", "2026-11-26T02:29:25Z")
     assert (first["key_name"], first["cost_usd"]) == ("the key", None)
     assert first.keys() == {*UsageRow.__slots__, "key_name", "cost_usd"}

@@ -1,11 +1,16 @@
 """The description of the control plane is that of the real routes."""
 
+import re
 from typing import Any
 
+import msgspec
+import pytest
 from conftest import Proxy
-from staff import Caller
+from staff import Caller, script
 
 from mintoken.app import ROUTES
+from mintoken.people import Role
+from mintoken.routes.openapi import OPERATIONS
 
 
 async def described(proxy: Proxy) -> dict[str, Any]:
@@ -31,8 +36,39 @@ async def test_roles_and_parameters_are_those_of_the_routes(proxy: Proxy) -> Non
             operation = paths[path][method.lower()]
             assert operation.get("x-role") == (access.role and access.role.value)
             assert bool(operation["security"]) == bool(access.role)
-            assert ("parameters" in operation) == ("{" in path)
+            in_path = [one["name"] for one in _parameters(operation, "path")]
+            assert in_path == re.findall(r"{(\w+)}", path)
             assert "default" in operation["responses"]
+
+
+def _parameters(operation: dict[str, Any], place: str) -> list[dict[str, Any]]:
+    return [one for one in operation.get("parameters", ()) if one["in"] == place]
+
+
+GIVEN = [path for (method, path), one in OPERATIONS.items() if one.gives and method == "GET"]
+ASKED = [path for (_, path), one in OPERATIONS.items() if one.asks and path != "/api/events"]
+
+
+@pytest.mark.parametrize("path", GIVEN)
+async def test_what_is_given_has_the_described_shape_and_nothing_more(
+    proxy: Proxy, path: str
+) -> None:
+    await proxy.post()
+    await proxy.settled()
+    owner = await script(proxy, Role.OWNER)
+    answer = await owner.ask("GET", path)
+    shape = OPERATIONS["GET", path].gives
+    assert shape is not None
+    assert msgspec.to_builtins(msgspec.convert(answer, shape)) == answer
+
+
+@pytest.mark.parametrize("path", ASKED)
+async def test_the_parameters_of_a_query_are_those_that_are_known(proxy: Proxy, path: str) -> None:
+    owner = await script(proxy, Role.OWNER)
+    error = (await owner.ask("GET", f"{path}?nonsense=1"))["error"]
+    operation = (await described(proxy))["paths"][path]["get"]
+    told = [one["name"] for one in _parameters(operation, "query")]
+    assert error["message"].endswith(f"Use: {', '.join(told)}.")
 
 
 async def test_every_reference_leads_somewhere_and_every_schema_is_used(proxy: Proxy) -> None:

@@ -7,26 +7,32 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TypeVar
 
-import orjson
+import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
 from mintoken import statement
-from mintoken import usage_documents as documents
 from mintoken.clock import DAY_MS, month_of
 from mintoken.context import ACCOUNTS, CLOCK, CONTEXT, PRICES
 from mintoken.documents import stop_documents
 from mintoken.errors import Code, MintokenError
 from mintoken.models import Intensity, Outcome
 from mintoken.reports import Bucket, RequestFilter, Span, SplitBy
-from mintoken.routes.base import saved_by
+from mintoken.routes.base import given, saved_by
+from mintoken.usage_shown import (
+    LARGEST_PAGE,
+    PAGE,
+    by_key_shown,
+    by_model_shown,
+    requests_shown,
+    summary_shown,
+    timeseries_shown,
+)
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 MOST_BUCKETS = 800
 MOST_DAYS = 800
-PAGE = 50
-LARGEST_PAGE = 200
 _BACK_MS = {Bucket.HOUR: 2 * DAY_MS, Bucket.DAY: 30 * DAY_MS, Bucket.WEEK: 182 * DAY_MS}
 """How far a time series goes back if nobody says."""
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -40,7 +46,7 @@ async def usage_summary(request: web.Request) -> web.Response:
     store = request.app[ACCOUNTS].store
     summary = await store.summary(account_id, span)
     quota = await store.quota(account_id, month)
-    return _json(documents.summary_document(summary, span, quota, month))
+    return given(summary_shown(summary, span, quota, month))
 
 
 async def usage_timeseries(request: web.Request) -> web.Response:
@@ -53,7 +59,7 @@ async def usage_timeseries(request: web.Request) -> web.Response:
     series = await store.timeseries(_account(request), span, bucket=bucket, by=by)
     # Thousands of numbers: not on the event loop.
     body = await asyncio.to_thread(
-        lambda: orjson.dumps(documents.timeseries_document(series, span, bucket, by))
+        lambda: msgspec.json.encode(timeseries_shown(series, span, bucket, by))
     )
     return web.Response(body=body, content_type="application/json")
 
@@ -65,14 +71,14 @@ async def usage_by_key(request: web.Request) -> web.Response:
     used = await accounts.store.by_key(account_id, span)
     last_used = await accounts.store.last_used(account_id)
     names = accounts.directory.key_names(account_id)
-    return _json(documents.keys_document(used, span, names, last_used))
+    return given(by_key_shown(used, span, names, last_used))
 
 
 async def usage_by_model(request: web.Request) -> web.Response:
     """What each model used in a time, else in this month."""
     span = asked_span(_query(request, "start", "end"), request.app[CLOCK]())
     used = await request.app[ACCOUNTS].store.by_model(_account(request), span)
-    return _json(documents.models_document(used, span))
+    return given(by_model_shown(used, span))
 
 
 async def usage_requests(request: web.Request) -> web.Response:
@@ -83,7 +89,7 @@ async def usage_requests(request: web.Request) -> web.Response:
         _account(request), wanted=asked_filter(query), limit=limit + 1, before=asked_id(query)
     )
     names = accounts.directory.key_names(_account(request))
-    return _json(documents.requests_document(rows, limit, names, request.app[PRICES]))
+    return given(requests_shown(rows, limit, names, request.app[PRICES]))
 
 
 async def usage_savings(request: web.Request) -> web.Response:
@@ -91,13 +97,11 @@ async def usage_savings(request: web.Request) -> web.Response:
     query, accounts = _query(request, "since"), request.app[ACCOUNTS]
     found = await saved_by(request, since_ms=_time(query, "since") if query.get("since") else 0)
     keys = [key for key in accounts.directory.keys if key.account_id == _account(request)]
-    return _json(
-        statement.document(found, request.app[PRICES])
-        | {
-            "since": query.get("since") or None,
-            "stopped": stop_documents(accounts.directory, keys),
-        }
-    )
+    document = statement.document(found, request.app[PRICES]) | {
+        "since": query.get("since") or None,
+        "stopped": stop_documents(accounts.directory, keys),
+    }
+    return web.Response(body=msgspec.json.encode(document), content_type="application/json")
 
 
 # --- What the query says ------------------------------------------------------------------------
@@ -203,7 +207,3 @@ def _query(request: web.Request, *names: str) -> Mapping[str, str]:
 
 def _account(request: web.Request) -> str:
     return request[CONTEXT].asking.account_id
-
-
-def _json(document: object) -> web.Response:
-    return web.Response(body=orjson.dumps(document), content_type="application/json")

@@ -1,12 +1,12 @@
 """`GET /api/events`: settled usage rows as server-sent events."""
 
-import orjson
+import msgspec
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
 from mintoken.context import ACCOUNTS, CONTEXT, FEED, PRICES, STATE
 from mintoken.errors import Code, MintokenError
-from mintoken.usage_documents import request_document
+from mintoken.usage_shown import request_shown
 
 RETRY_MS = 1000
 """What a browser waits until it connects again."""
@@ -32,8 +32,8 @@ async def events(request: web.Request) -> web.StreamResponse:
         while not app[STATE].leaving and response.is_connected():
             for settled in await feed.after(place, account_id):
                 names = app[ACCOUNTS].directory.key_names(account_id)
-                document = request_document(settled.row, names, app[PRICES])
-                await response.send(orjson.dumps(document).decode(), id=str(settled.place))
+                shown = msgspec.json.encode(request_shown(settled.row, names, app[PRICES]))
+                await response.send(shown.decode(), id=str(settled.place))
                 place = settled.place
     return response
 

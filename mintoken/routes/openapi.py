@@ -7,8 +7,11 @@ from typing import NamedTuple
 import msgspec
 from aiohttp import web
 
-from mintoken import __version__, shapes
+from mintoken import __version__, shapes, usage_shown
 from mintoken.context import OPENAPI, Access
+from mintoken.models import Intensity, Outcome
+from mintoken.reports import Bucket, SplitBy
+from mintoken.usage_shown import LARGEST_PAGE, PAGE
 
 SCHEMAS = "#/components/schemas/{name}"
 
@@ -20,7 +23,25 @@ class Operation(NamedTuple):
     takes: type[msgspec.Struct] | None = None
     gives: type[msgspec.Struct] | None = None
     status: int = 200
+    asks: tuple[str, ...] = ()
+    """The parameters of its query, each of PARAMETERS."""
 
+
+_TIME = {"type": "string", "format": "date-time"}
+PARAMETERS: Mapping[str, Mapping[str, object]] = {
+    "start": _TIME,
+    "end": _TIME,
+    "since": _TIME,
+    "bucket": {"enum": [*Bucket]},
+    "by": {"enum": [*SplitBy]},
+    "key_id": {"type": "string"},
+    "model": {"type": "string"},
+    "intensity": {"enum": [*Intensity]},
+    "outcome": {"enum": [one for one in Outcome if one is not Outcome.RESERVED]},
+    "limit": {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE, "default": PAGE},
+    "before": {"type": "string", "description": "The `next` of the page before."},
+    "after": {"type": "integer", "description": "The id of an event; as Last-Event-ID."},
+}
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/api/login"): Operation("Sign in; sets the cookie", shapes.SignIn, shapes.Me),
@@ -56,13 +77,31 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/api/rules/try"): Operation(
         "What a text would get", shapes.RuleTry, shapes.RulesTried
     ),
-    ("GET", "/api/usage/summary"): Operation("What was used, and the month's quota"),
-    ("GET", "/api/usage/timeseries"): Operation("What was used by hour, day or week"),
-    ("GET", "/api/usage/by-key"): Operation("What each key used"),
-    ("GET", "/api/usage/by-model"): Operation("What each model used"),
-    ("GET", "/api/requests"): Operation("Requests that have ended, the newest first"),
-    ("GET", "/api/savings"): Operation("What was saved, against the control arm"),
-    ("GET", "/api/events"): Operation("Requests as they are settled: server-sent events"),
+    ("GET", "/api/usage/summary"): Operation(
+        "What was used, and the month's quota",
+        gives=usage_shown.SummaryShown,
+        asks=("start", "end"),
+    ),
+    ("GET", "/api/usage/timeseries"): Operation(
+        "What was used by hour, day or week",
+        gives=usage_shown.TimeseriesShown,
+        asks=("bucket", "by", "start", "end"),
+    ),
+    ("GET", "/api/usage/by-key"): Operation(
+        "What each key used", gives=usage_shown.UsageByKey, asks=("start", "end")
+    ),
+    ("GET", "/api/usage/by-model"): Operation(
+        "What each model used", gives=usage_shown.UsageByModel, asks=("start", "end")
+    ),
+    ("GET", "/api/requests"): Operation(
+        "Requests that have ended, the newest first",
+        gives=usage_shown.RequestPage,
+        asks=("key_id", "model", "intensity", "outcome", "limit", "before"),
+    ),
+    ("GET", "/api/savings"): Operation("What was saved, against the control arm", asks=("since",)),
+    ("GET", "/api/events"): Operation(
+        "Requests as they are settled: server-sent events", asks=("after",)
+    ),
     ("GET", "/api/openapi.json"): Operation("This description"),
 }
 
@@ -112,8 +151,10 @@ def _described(path: str, access: Access, operation: Operation) -> dict[str, obj
     }
     if access.role:
         described["x-role"] = access.role.value
-    if names := re.findall(r"{(\w+)}", path):
-        described["parameters"] = [_parameter(name) for name in names]
+    parameters = [_in_path(name) for name in re.findall(r"{(\w+)}", path)]
+    parameters += [_in_query(name) for name in operation.asks]
+    if parameters:
+        described["parameters"] = parameters
     if operation.takes:
         described["requestBody"] = {"required": True, "content": _json(operation.takes)}
     return described
@@ -123,5 +164,9 @@ def _json(shape: type[msgspec.Struct]) -> dict[str, object]:
     return {"application/json": {"schema": {"$ref": SCHEMAS.format(name=shape.__name__)}}}
 
 
-def _parameter(name: str) -> dict[str, object]:
+def _in_path(name: str) -> dict[str, object]:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _in_query(name: str) -> dict[str, object]:
+    return {"name": name, "in": "query", "schema": PARAMETERS[name]}
