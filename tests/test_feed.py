@@ -109,7 +109,9 @@ async def test_a_member_sees_only_his_account(start_proxy: StartProxy) -> None:
 # --- What breaks --------------------------------------------------------------------------------
 
 
-async def test_nothing_is_lost_or_repeated_over_reconnects_and_restarts(served: Served) -> None:
+async def test_nothing_is_lost_or_repeated_over_reconnects_reloads_and_restarts(
+    served: Served,
+) -> None:
     served.environ["MINTOKEN_SERVER_WORKERS"] = "2"
     headers = {"Authorization": f"Bearer {await key_of(served)}"}
     stop, seen, connections = asyncio.Event(), list[str](), 0
@@ -143,13 +145,18 @@ async def test_nothing_is_lost_or_repeated_over_reconnects_and_restarts(served: 
             except aiohttp.ClientError:
                 await asyncio.sleep(0.02)
 
+    async def more_come() -> None:
+        target = len(seen) + 30
+        await eventually(lambda: len(seen) >= target, within=30)
+
     async with aiohttp.ClientSession() as session:
         await served.start(session)
         listening = asyncio.create_task(listen(session))
         loads = [asyncio.create_task(load(session)) for _ in range(4)]
         for restart in range(5):
-            target = len(seen) + 30
-            await eventually(lambda target=target: len(seen) >= target, within=30)
+            await more_come()
+            served.signal(signal.SIGHUP)
+            await more_come()
             await served.stop(signal.SIGKILL if restart % 2 else signal.SIGTERM)
             await served.start(session)
         stop.set()
