@@ -55,7 +55,9 @@ def bare(folder: Path, upstream: Target, *, name: str = BARE) -> Iterator[Target
 
 
 @contextmanager
-def mintoken(folder: Path, upstream: Target, *, workers: int = 1) -> Iterator[Target]:
+def mintoken(
+    folder: Path, upstream: Target, *, workers: int = 1, account: str = "bench"
+) -> Iterator[Target]:
     """`mintoken serve` with everything on: a key of level `full`, an account with a quota."""
     port = free_port()
     environ = ENVIRON | {
@@ -67,7 +69,7 @@ def mintoken(folder: Path, upstream: Target, *, workers: int = 1) -> Iterator[Ta
     }
     log = folder / "mintoken.log"
     headers = JSON | {
-        "Authorization": f"Bearer {_key(folder, environ)}",
+        "Authorization": f"Bearer {_key(folder, environ, account)}",
         "X-Provider-Key": "sk-benchmark-0123456789",
     }
     command = python("mintoken", "serve")
@@ -75,7 +77,7 @@ def mintoken(folder: Path, upstream: Target, *, workers: int = 1) -> Iterator[Ta
         yield Target(MINTOKEN, port, tree, start_s, headers)
 
 
-def _key(folder: Path, environ: Mapping[str, str]) -> str:
+def _key(folder: Path, environ: Mapping[str, str], account: str) -> str:
     def run(*arguments: str) -> dict[str, str]:
         command = python("mintoken", *arguments, "--json")
         out = subprocess.run(command, env=environ, cwd=folder, check=True, stdout=subprocess.PIPE)
@@ -83,8 +85,8 @@ def _key(folder: Path, environ: Mapping[str, str]) -> str:
         return answer
 
     if not (folder / "data").exists():
-        run("accounts", "create", "bench", "--monthly-tokens", str(MONTHLY_TOKENS))
-    return run("keys", "create", "--account", "bench", "--intensity", "full", "--smart")["key"]
+        run("accounts", "create", account, "--monthly-tokens", str(MONTHLY_TOKENS))
+    return run("keys", "create", "--account", account, "--intensity", "full", "--smart")["key"]
 
 
 @contextmanager

@@ -10,7 +10,8 @@ BIG = "big"
 _MIGRATION = "0008_rollups.sql"
 _YEAR_MS = 365 * 86_400_000
 
-# Even in time over the year before now, with more of some models, and few that fail.
+# Even in time over the year before now, with more of some models, and few that fail. One in five is
+# in an experiment, five such requests in a conversation, one conversation in ten in control.
 _ROWS = """
 WITH RECURSIVE rows (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM rows WHERE i + 1 < :rows),
 dice (i, at, a, b, c, d) AS MATERIALIZED (
@@ -21,7 +22,8 @@ dice (i, at, a, b, c, d) AS MATERIALIZED (
 INSERT INTO usage (id, account_id, key_id, started_at, month, protocol, model, model_served, stream,
     intensity, reason, arm, prompt_version, input_tokens, output_tokens, cached_tokens,
     injected_tokens, counted_by, status, outcome, finish_reason, upstream_request_id,
-    first_byte_ms, duration_ms, bytes_in, bytes_out, reserved_tokens, charged_tokens, worker)
+    first_byte_ms, duration_ms, bytes_in, bytes_out, reserved_tokens, charged_tokens, worker,
+    conversation, opening_bytes)
 SELECT
     printf(
         '%08x-%04x-7%03x-8%03x-%06x%06x', at >> 16, at & 65535, i & 4095, i >> 12 & 4095, a, b
@@ -31,12 +33,14 @@ SELECT
     at, strftime('%Y-%m', at / 1000, 'unixepoch'), 'openai_chat',
     iif(c % 100000 = 7, 'rare', 'model-' || min(c % 6, d % 6)), 'model-served', 1,
     CASE b / 10 % 4 WHEN 0 THEN 'none' WHEN 1 THEN 'lite' WHEN 2 THEN 'full' ELSE 'ultra' END,
-    'key', '', '1', 200 + c % 2000, 50 + d % 900, c % 300, 90, 'upstream',
+    'key', iif(i % 5, '', iif(i / 25 % 10, 'product', 'control')), '1', 200 + c % 2000,
+    50 + d % 900, c % 300, 90, 'upstream',
     iif(d % 100 < 3, 502, 200),
     CASE WHEN d % 100 < 3 THEN 'upstream_error' WHEN d % 100 < 5 THEN 'client_closed'
         WHEN d % 10000 = 77 THEN 'crashed' ELSE 'ok' END,
     'stop', 'req_' || hex(randomblob(12)), 150 + a % 900, 900 + b % 20000, 1000, 4000, 1000,
-    50 + d % 900, 'worker'
+    50 + d % 900, 'worker', iif(i % 5, '', printf('%016x', i / 25)),
+    iif(i % 5, 0, 100 << i / 25 % 12)
 FROM dice"""
 _MONTHS = """
 INSERT INTO month_usage (account_id, month, used, requests)

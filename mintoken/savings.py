@@ -104,8 +104,10 @@ class Report:
 
 def report(samples: Sequence[ArmSample], prices: Prices, *, control_share: float = 0) -> Report:
     """What the samples say; `control_share` is the share of control that is set, for an outlook."""
+    by_model = defaultdict[str, list[ArmSample]](list)
+    for sample in samples:
+        by_model[sample.model].append(sample)
     models = sorted({sample.model for sample in samples if sample.arm in (PRODUCT, CONTROL)})
-    by_model = {name: [one for one in samples if one.model == name] for name in models}
     with_concise = any(sample.arm == CONCISE for sample in samples)
     return Report(
         lines=[_line(name, by_model[name], prices, share=control_share) for name in models],

@@ -12,9 +12,6 @@ from mintoken.pricing import Prices
 from mintoken.savings import changed
 from mintoken.stores.base import Store
 
-SHARE = 0.02
-"""Of the time, at most, that reviews take: they add up all rows since the shares were set."""
-
 
 async def keep_reviewed(
     store: Store,
@@ -25,16 +22,13 @@ async def keep_reviewed(
     every_s: float,
 ) -> None:
     """Review for ever; what was found before stays while the store cannot be asked."""
-    loop, took_s = asyncio.get_running_loop(), 0.0
     await asyncio.sleep(random.uniform(0, every_s))  # noqa: S311 - so that workers take turns
     while True:
-        await asyncio.sleep(max(every_s, took_s / SHARE))
-        begun = loop.time()
+        await asyncio.sleep(every_s)
         try:
             await review(store, prices, directory(), now_ms=clock_ms())
         except StorageError as error:
             structlog.get_logger().warning("savings_not_reviewed", error=str(error))
-        took_s = loop.time() - begun
 
 
 async def review(store: Store, prices: Prices, directory: Directory, *, now_ms: int) -> None:
@@ -46,9 +40,7 @@ async def review(store: Store, prices: Prices, directory: Directory, *, now_ms: 
     }
     if not watched:
         return
-    samples = await store.samples(
-        experiments=watched, since_ms=min(key.shares_since for key in watched.values())
-    )
+    samples = await store.samples(experiments=watched)
     present = [
         one for one in samples if one.epoch == directory.epoch(watched[one.key_id], one.model)
     ]

@@ -1,8 +1,10 @@
 """What the suites of the stores share: values, and how to ask a database file itself."""
 
+import re
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from importlib import resources
 from pathlib import Path
 
 from mintoken.models import (
@@ -117,3 +119,16 @@ def counters(database: Path, account_id: str = "a") -> tuple[int, int, int]:
 def ask(database: Path, sql: str, *values) -> list:
     with closing(sqlite3.connect(database)) as connection, connection:
         return connection.execute(sql, values).fetchall()
+
+
+def undo(database: Path, migration: str) -> None:
+    """Take the file back to the version before this migration, if it only created things."""
+    folder = resources.files("mintoken.stores") / "migrations"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    version = [file.name for file in files].index(migration)
+    later = "".join(file.read_text() for file in files[version:])
+    created = re.findall(r"^CREATE (TABLE|INDEX|TRIGGER) (\w+)", later, re.MULTILINE)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for kind, name in sorted(created, reverse=True):  # Triggers and tables, then indexes.
+            connection.execute(f"DROP {kind} IF EXISTS {name}")
+        connection.execute(f"PRAGMA user_version = {version}")

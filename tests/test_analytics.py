@@ -5,11 +5,21 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 from dataclasses import asdict
-from importlib import resources
 from itertools import pairwise, product
 
 import pytest
-from store_cases import MONTH, NOW, add_account, ask, key, reservation, reserve, settle, settlement
+from store_cases import (
+    MONTH,
+    NOW,
+    add_account,
+    ask,
+    key,
+    reservation,
+    reserve,
+    settle,
+    settlement,
+    undo,
+)
 
 from mintoken.context import request_id
 from mintoken.models import Intensity, Outcome, QuotaCounts
@@ -395,7 +405,7 @@ async def test_an_older_database_gets_its_sums_from_its_rows(open_store, databas
     kept = [sorted(ask(database, f"SELECT * FROM {table}")) for table in tables]
     used = await store.last_used("a")
     await store.close()
-    undo(database)
+    undo(database, "0008_rollups.sql")
     again = await open_store()
     assert [sorted(ask(database, f"SELECT * FROM {table}")) for table in tables] == kept
     for key_id, at in (await again.last_used("a")).items():
@@ -410,7 +420,7 @@ async def test_what_an_older_version_purged_is_in_the_sums_of_its_month(open_sto
     await settle(store, settlement("1"), settlement("2"))
     assert await store.purge(before=MONTH, limit=10) == 1
     await store.close()
-    undo(database)
+    undo(database, "0008_rollups.sql")
     again = await open_store()
     assert await again.audit() == []
     found = await again.by_model("a", Span.around(1_790_812_800_000, NOW + 1))  # 2026-10-01
@@ -418,21 +428,3 @@ async def test_what_an_older_version_purged_is_in_the_sums_of_its_month(open_sto
         ("(purged)", 5), ("gpt-x", 5),
     ]  # fmt: skip
     assert [one.id for one in await again.requests("a", wanted=ANY, limit=9)] == ["2"]
-
-
-def undo(database) -> None:
-    """Take the file back to the version before there were roll-ups."""
-    folder = resources.files("mintoken.stores") / "migrations"
-    names = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
-    version = names.index("0008_rollups.sql")
-    with closing(sqlite3.connect(database)) as connection, connection:
-        for kind, name in connection.execute(
-            "SELECT type, name FROM sqlite_schema WHERE name IN ('feed', 'feed_account',"
-            " 'usage_fed', 'usage_unfed', 'usage_rolled_up', 'usage_of_key',"
-            " 'hours_over', 'usage_late',"
-            " 'usage_account', 'usage_failed', 'usage_hours', 'usage_totals', 'totals_until',"
-            " 'usage_dimensions', 'latency_days', 'latency_buckets', 'key_usage')"
-            " ORDER BY type = 'table'"
-        ).fetchall():
-            connection.execute(f"DROP {kind} {name}")
-        connection.execute(f"PRAGMA user_version = {version}")

@@ -59,6 +59,7 @@ SIDEWAYS = {
     ("stores/sqlite_backup", "stores/sqlite_file"), ("stores/sqlite_backup", "stores/sqlite_rows"),
     ("stores/sqlite", "stores/sqlite_analytics"), ("stores/sqlite", "stores/sqlite_audit"),
     ("stores/sqlite_audit", "stores/sqlite_rows"), ("reports", "models"),
+    ("stores/sqlite_audit", "stores/sqlite_samples"),
     ("stores/sqlite_analytics", "stores/sqlite_file"),
     ("stores/sqlite_analytics", "stores/sqlite_pages"),
     ("stores/sqlite", "stores/locks"), ("stores/sqlite", "stores/sqlite_samples"),

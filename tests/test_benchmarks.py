@@ -64,12 +64,19 @@ async def test_the_dashboards_questions_are_measured_on_rows_whose_sums_are_righ
 ) -> None:
     command = [sys.executable, "-m", "benchmarks.analytics", "--rows", "3000", "--rounds", "1"]
     running = await asyncio.create_subprocess_exec(
-        *command, "--seconds", "0.5", cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        *command,
+        "--seconds",
+        "0.5",
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     out, _ = await asyncio.wait_for(running.communicate(), 60)
     assert b"requests, an unknown model" in out
     assert b"commits while two ask without a pause" in out
-    assert b"every question under 200 ms: " in out
+    assert b"/dashboard/savings" in out, out.decode()
+    assert b"chats while two people look around" in out
+    assert b"every question, page and endpoint under 200 ms: " in out
     make_rows(tmp_path, rows=3000, now_ms=utc_ms())
     store = await open_sqlite(tmp_path, clock_ms=utc_ms)
     try:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from store_cases import (
     DAY,
+    MONTH,
     NOW,
     add_account,
     ask,
@@ -17,6 +18,7 @@ from store_cases import (
     reserve,
     settle,
     settlement,
+    undo,
 )
 
 from mintoken.errors import StorageError
@@ -242,6 +244,88 @@ async def test_a_question_does_not_wait_for_the_ledger_nor_the_ledger_for_it(sto
         await answered(store, "2", **ONE)
         another.execute("ROLLBACK")
     another.close()
+
+
+# That the sums are those of the rows
+
+
+async def lived(store, random: Random) -> None:
+    """Requests of conversations that end in every way, over two months, by keys that rotate."""
+    await store.save(replace(key("k2", name="k2"), origin="key-a"))
+    for id_ in range(200):
+        conversation = random.randrange(40)
+        month = random.choice(["2026-10", "2026-11"])
+        row = {
+            "arm": ("product", "control", "concise", "stopped", "")[conversation % 5],
+            "conversation": f"c{conversation}",
+            "opening_bytes": 4 ** (conversation % 11),
+            "model": random.choice(["m", "n"]),
+            "epoch": random.choice([0, 7]),
+            "key_id": random.choice(["key-a", "k2"]),
+            "month": month,
+        }
+        tokens = TokenUsage(
+            input=random.randrange(200_000), output=random.randrange(9000),
+            counted_by=random.choice(list(CountedBy)),
+        )  # fmt: skip
+        ways = [(Outcome.OK, 200), (Outcome.CLIENT_CLOSED, 200), (Outcome.OK, 400)]
+        outcome, status = random.choice([*ways, (Outcome.CRASHED, 200)])
+        await answered(store, f"{id_:03}", tokens=tokens, outcome=outcome, status=status, **row)
+        await settle(store, settlement(f"{id_:03}"))  # A second time changes nothing.
+
+
+async def agree(store) -> bool:
+    kept, of_rows = await store.samples(), await store.samples(since_ms=1)
+    assert len(of_rows) > 10
+    return [replace(one, products=()) for one in kept] == [
+        replace(one, products=()) for one in of_rows
+    ] and all(
+        value == pytest.approx(other, rel=1e-9)
+        for one, two in zip(kept, of_rows, strict=True)
+        for row, other_row in zip(one.products, two.products, strict=True)
+        for value, other in zip(row, other_row, strict=True)
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_what_is_kept_is_what_the_rows_add_up_to(store, database, seed):
+    ask(database, "UPDATE keys SET origin = ''")
+    await lived(store, Random(seed))
+    assert await agree(store)
+    for limit in (1, 30, 500):
+        await store.purge(before=MONTH, limit=limit)
+        assert await agree(store)
+        assert await store.audit() == []
+
+
+async def test_an_older_database_gets_its_sums_from_its_rows(open_store, database):
+    store = await open_store()
+    await add_account(store)
+    await lived(store, Random(3))
+    kept = await store.samples()
+    await store.close()
+    undo(database, "0010_samples.sql")
+    again = await open_store()
+    assert await again.samples() == kept
+    await answered(again, "later", **ONE)
+    assert await agree(again)
+    assert await again.audit() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE experiment_samples SET output_tokens = output_tokens + 1",
+        "UPDATE experiment_samples SET input_output = input_output * 1.001",
+        "UPDATE experiment_samples SET arm = 'other'",
+        "DELETE FROM experiment_samples",
+    ],
+)
+async def test_the_audit_finds_a_sum_that_is_not_that_of_its_rows(store, database, change):
+    await answered(store, "1", **ONE)
+    assert await store.audit() == []
+    ask(database, change)
+    assert await store.audit() == ["key key-0: its experiment's sums are not its rows'"]
 
 
 # Where compression stopped

@@ -545,16 +545,17 @@ async def test_everything_on_disk_is_private_whatever_the_umask(open_store, tmp_
 async def test_the_pragmas_are_those_of_the_design(store, database):
     assert ask(database, "PRAGMA journal_mode") == [("wal",)]
     assert ask(database, "PRAGMA application_id") == [(int.from_bytes(b"MTKN", "big"),)]
-    assert ask(database, "PRAGMA user_version") == [(9,)]
+    assert ask(database, "PRAGMA user_version") == [(10,)]
     tables = ask(
         database, "SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE 'sqlite%'"
     )
     assert sorted(tables) == [
         (name, 1)
         for name in (
-            "accounts admin_keys directory feed key_usage keys latency_buckets latency_days"
-            " month_usage purged_usage rules sessions totals_until usage usage_dimensions"
-            " usage_hours usage_totals users verdicts"
+            "accounts admin_keys directory experiment_conversations experiment_samples feed"
+            " key_usage keys latency_buckets latency_days month_usage purged_usage rules"
+            " sessions totals_until usage usage_dimensions usage_hours usage_totals users"
+            " verdicts"
         ).split()
     ]
     for pragma, value in [("synchronous", 2), ("foreign_keys", 1), ("trusted_schema", 0)]:

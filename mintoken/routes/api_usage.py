@@ -93,14 +93,12 @@ async def usage_requests(request: web.Request) -> web.Response:
 
 
 async def usage_savings(request: web.Request) -> web.Response:
-    """What was saved, measured against the control arm, since `since` if it is given."""
-    query, accounts = _query(request, "since"), request.app[ACCOUNTS]
-    found = await saved_by(request, since_ms=_time(query, "since") if query.get("since") else 0)
+    """What was saved, measured against the control arm."""
+    _query(request)
+    accounts, found = request.app[ACCOUNTS], await saved_by(request)
     keys = [key for key in accounts.directory.keys if key.account_id == _account(request)]
-    document = statement.document(found, request.app[PRICES]) | {
-        "since": query.get("since") or None,
-        "stopped": stop_documents(accounts.directory, keys),
-    }
+    stopped = stop_documents(accounts.directory, keys)
+    document = statement.document(found, request.app[PRICES]) | {"stopped": stopped}
     return web.Response(body=msgspec.json.encode(document), content_type="application/json")
 
 
@@ -111,7 +109,8 @@ def checked_query(query: MultiMapping[str], names: tuple[str, ...]) -> Mapping[s
     """The query, if it has nothing but these parameters, each once; raises MintokenError."""
     for name in query:
         if name not in names:
-            raise _wrong(name, f"It is not known here. Use: {', '.join(names)}.")
+            use = f"Use: {', '.join(names)}." if names else "There is none."
+            raise _wrong(name, f"It is not known here. {use}")
         if len(query.getall(name)) > 1:
             raise _wrong(name, "Send it once.")
     return query

@@ -60,10 +60,10 @@ async def current(request: web.Request) -> Directory:
     return accounts.directory
 
 
-async def saved_by(request: web.Request, *, since_ms: int = 0) -> Report:
-    """What the member's account saved since then (UTC milliseconds). Raises StorageError."""
+async def saved_by(request: web.Request) -> Report:
+    """What the member's account saved. Raises StorageError."""
     accounts, account_id = request.app[ACCOUNTS], request[CONTEXT].asking.account_id
-    samples = await accounts.store.samples(since_ms=since_ms, account_id=account_id)
+    samples = await accounts.store.samples(account_id=account_id)
     keys = [key for key in accounts.directory.keys if key.account_id == account_id]
     return await asyncio.to_thread(
         report, samples, request.app[PRICES], control_share=control_share(keys)

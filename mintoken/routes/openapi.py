@@ -31,7 +31,6 @@ _TIME = {"type": "string", "format": "date-time"}
 PARAMETERS: Mapping[str, Mapping[str, object]] = {
     "start": _TIME,
     "end": _TIME,
-    "since": _TIME,
     "bucket": {"enum": [*Bucket]},
     "by": {"enum": [*SplitBy]},
     "key_id": {"type": "string"},
@@ -98,7 +97,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         gives=usage_shown.RequestPage,
         asks=("key_id", "model", "intensity", "outcome", "limit", "before"),
     ),
-    ("GET", "/api/savings"): Operation("What was saved, against the control arm", asks=("since",)),
+    ("GET", "/api/savings"): Operation("What was saved, against the control arm"),
     ("GET", "/api/events"): Operation(
         "Requests as they are settled: server-sent events", asks=("after",)
     ),

@@ -1,7 +1,5 @@
 """The page of savings: arms, intervals, money, and how it was computed."""
 
-from datetime import UTC, datetime
-
 from aiohttp import web
 
 from mintoken import admin, documents, statement
@@ -15,25 +13,17 @@ SHARE = 10
 
 
 async def savings(request: web.Request) -> web.Response:
-    """`GET /dashboard/savings`, with `?since=2026-11-01` from that day on."""
-    app, keys, since = request.app, keys_of(request), request.query.get("since", "")
-    problem = ""
-    try:
-        since_ms = int(datetime.fromisoformat(since).replace(tzinfo=UTC).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        since_ms, problem = 0, "Give the day like 2026-11-01." if since else ""
-    found = await saved_by(request, since_ms=since_ms)
+    """`GET /dashboard/savings`."""
+    app, keys, found = request.app, keys_of(request), await saved_by(request)
     stops = documents.stop_documents(app[ACCOUNTS].directory, keys)
     key_ref = keys[0].name if keys else "KEY"
     return page(
         request,
         "savings.html",
-        since=since,
         columns=statement.COLUMNS,
         rows=[statement.row(line) for line in (*found.lines, found.total)],
         sentences=[*statement.sentences(found, app[PRICES], key=key_ref, stops=stops)],
         unmeasured=found.total.status is Status.NOT_MEASURED and bool(keys),
-        problem=problem,
     )
 
 

@@ -176,6 +176,8 @@ class Store(UserStore, UsageStore, Protocol):
     ) -> list[ArmSample]:
         """What the arms of experiments add up to, of requests since then (UTC milliseconds).
 
+        It is kept as sums, so that it is quick; only with `since_ms` are the rows added up.
+
         Of rows that ended with status 200 as `ok` or `client_closed`; what was stopped is in no
         comparison. A conversation on two models counts on each. Keys that rotation replaced count
         as one: a sample's `key_id` is their `Key.experiment`, by which they are asked for.

@@ -1,12 +1,15 @@
 """Are the sums that the SQLite store keeps those of its rows."""
 
+import math
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 
 from mintoken.clock import utc_text
-from mintoken.reports import HOUR_MS, USAGE_SUMS
+from mintoken.reports import HOUR_MS, USAGE_SUMS, ArmSample
 from mintoken.stores import sqlite_rows as rows
+from mintoken.stores.sqlite_samples import SAMPLES, SAMPLES_OF_ROWS, sample
 
 _CELL = "account_id, hour, key_id, model, intensity"
 _ROW_SUMS = """count(*) AS requests,
@@ -73,6 +76,7 @@ def audit(database: sqlite3.Connection) -> list[str]:
             for statement in _TOTALS
             for account_id, hour in database.execute(statement)
         ),
+        *_samples_against_rows(database),
         *(
             _told(account_id, hour, "the day's latencies are not those of its requests")
             for account_id, hour in database.execute(_LATENCY)
@@ -100,6 +104,29 @@ def _rows_against_hours(database: sqlite3.Connection) -> Iterator[str]:
         wrong = [name for name in names if found.get(name, 0) != due[name]]
         if wrong:
             yield f"account {account_id}: its hours' sums are not its rows': {', '.join(wrong)}"
+
+
+def _samples_against_rows(database: sqlite3.Connection) -> Iterator[str]:
+    asked = {"since_ms": 0, "account_id": None, "experiments": None}
+    made, kept = (
+        {(one.key_id, one.model, one.bucket, one.epoch, one.arm): one for one in map(sample, lines)}
+        for lines in (database.execute(SAMPLES_OF_ROWS, asked), database.execute(SAMPLES, asked))
+    )
+    wrong = {
+        stratum[0]
+        for stratum in made.keys() | kept.keys()
+        if not _alike(made.get(stratum), kept.get(stratum))
+    }
+    yield from (f"key {key}: its experiment's sums are not its rows'" for key in sorted(wrong))
+
+
+def _alike(made: ArmSample | None, kept: ArmSample | None) -> bool:
+    """Are they the same; products only to as many digits as sums in another order keep."""
+    if made is None or kept is None:
+        return made is kept
+    pairs = zip(chain(*made.products), chain(*kept.products), strict=True)
+    same = (made.conversations, made.sums) == (kept.conversations, kept.sums)
+    return same and all(math.isclose(*pair, rel_tol=1e-9) for pair in pairs)
 
 
 def _named(sums: list[int]) -> dict[str, int]:

@@ -8,13 +8,23 @@ from mintoken.reports import MEASURES, ArmSample
 _SIZE = len(MEASURES)
 _PLACES = tuple(combinations_with_replacement(range(_SIZE), 2))
 
-# No request has more than 2^40 tokens of a kind, so their sums stay whole numbers; the products
-# would not fit into 64 bits and are therefore of floating point, which is exact up to 2^53 and
-# keeps 15 digits from there on. A conversation's hash is made with the key's origin, so whichever
-# of its keys is kept stands for the same experiment.
+_KEPT = [name.removesuffix("_tokens") for name in MEASURES]
+SAMPLES = f"""
+SELECT experiment, model, bucket, epoch, arm, conversations, {", ".join(MEASURES)},
+    {", ".join(f"{_KEPT[i]}_{_KEPT[j]}" for i, j in _PLACES)}
+FROM experiment_samples
+WHERE (:account_id IS NULL OR experiment IN (
+        SELECT iif(origin = '', id, origin) FROM keys WHERE account_id = :account_id))
+    AND (:experiments IS NULL OR experiment IN (SELECT value FROM json_each(:experiments)))
+ORDER BY 1, 2, 3, 4, 5"""  # noqa: S608 - of our own names
+
+# The same out of the rows, of a time. No request has more than 2^40 tokens of a kind, so their sums
+# stay whole numbers; the products would not fit into 64 bits and are therefore of floating point,
+# which is exact up to 2^53 and keeps 15 digits from there on. A conversation's hash is made with
+# the key's origin, so whichever of its keys is kept stands for the same experiment.
 _SUMS = ", ".join(f"sum({name})" for name in MEASURES)
 _PRODUCTS = ", ".join(f"sum(1.0 * {MEASURES[i]} * {MEASURES[j]})" for i, j in _PLACES)
-SAMPLES = f"""
+SAMPLES_OF_ROWS = f"""
 WITH conversations AS (
     SELECT max(key_id) AS key_id, model, arm, epoch,
         (opening_bytes >= 256) + (opening_bytes >= 1024) + (opening_bytes >= 4096)
