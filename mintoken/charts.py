@@ -16,6 +16,8 @@ COLOURS = {
     "dark": ("#5cb8d6", "#f0935a", "#9ccb5f", "#b894e6", "#d9b84a", "#ef86a8"),
 }
 _INK = {"light": ("#1d2329", "#5a646e", "#d5dbe0"), "dark": ("#e6eaee", "#9aa5b0", "#3a444d")}
+MOST_DOTS = 40
+"""Of a line; more run into each other, and take long to draw."""
 _COMMENT = re.compile("<!--.*?-->", re.S)
 _SVG = "{http://www.w3.org/2000/svg}"
 
@@ -39,20 +41,34 @@ def bare(root: ElementTree.Element) -> str:
     return _COMMENT.sub("", ElementTree.tostring(root, encoding="unicode"))
 
 
-def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[int]]) -> str:
+def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[int | None]]) -> str:
     """An SVG image of its own: a bar for each label, in which every series has its part.
 
     Every number belongs to the label at its place. Of many labels only some are written out.
     """
+    return _drawn(pygal.StackedBar, labels, series)
+
+
+def lines(labels: Sequence[str], series: Mapping[str, Sequence[int | None]]) -> str:
+    """The same with a line for each series, which breaks where there is no number."""
+    return _drawn(pygal.Line, labels, series, show_dots=len(labels) <= MOST_DOTS, dots_size=2.5)
+
+
+def _drawn(
+    kind: type[pygal.Graph],
+    labels: Sequence[str],
+    series: Mapping[str, Sequence[int | None]],
+    **options: object,
+) -> str:
     names = list(series)
-    drawn = pygal.StackedBar(
+    drawn = kind(
         width=760, height=300, margin=12, js=[],
         css=["file://style.css", "file://graph.css", _css()],
         legend_at_bottom=True, legend_at_bottom_columns=max(1, min(6, len(names))),
         no_data_text="Nothing yet", print_values=False, show_minor_x_labels=False,
         x_labels_major_count=min(8, max(1, len(labels))), truncate_legend=24, truncate_label=-1,
         value_formatter=compact, disable_xml_declaration=True,
-        style=style([f"var(--series-{at % 6})" for at in range(max(1, len(names)))]),
+        style=style([f"var(--series-{at % 6})" for at in range(max(1, len(names)))]), **options,
     )  # fmt: skip
     drawn.x_labels = list(labels)
     for name in names:

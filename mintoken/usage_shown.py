@@ -236,7 +236,7 @@ def _span(span: Span) -> dict[str, Any]:
 def _used(usage: Usage) -> dict[str, Any]:
     told = {name: getattr(usage, name) for name in _SUMS}
     means = {
-        name: _mean(getattr(usage, total), getattr(usage, count))
+        name: mean(getattr(usage, total), getattr(usage, count))
         for name, (total, count) in _MEANS.items()
     }
     return told | means
@@ -244,7 +244,7 @@ def _used(usage: Usage) -> dict[str, Any]:
 
 def _columns(sums: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     means = {
-        name: list(map(_mean, sums[total], sums[count])) for name, (total, count) in _MEANS.items()
+        name: list(map(mean, sums[total], sums[count])) for name, (total, count) in _MEANS.items()
     }
     return {name: sums[name] for name in _SUMS} | means
 
@@ -253,7 +253,8 @@ def _percentiles(latency: Latency) -> Percentiles:
     return Percentiles(p50=latency.p50, p95=latency.p95, p99=latency.p99)
 
 
-def _mean(total: int, count: int) -> int | None:
+def mean(total: int, count: int) -> int | None:
+    """Of so many, rounded; None of none."""
     return round(total / count) if count else None
 
 

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mintoken.charts import COLOURS, compact, stacked_bars
+from mintoken.charts import COLOURS, compact, lines, stacked_bars
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -21,6 +21,14 @@ def test_every_series_is_named_and_every_value_is_there() -> None:
     assert {"11-01", "11-02"} <= set(texts(svg))
     titles = ElementTree.fromstring(svg).iter(f"{SVG}desc")
     assert {one.text for one in titles} >= {"1", "2", "3"}
+
+
+def test_a_line_breaks_where_nothing_was_measured() -> None:
+    svg = lines(["a", "b", "c", "d"], {"First byte": [120, None, 80, None]})
+    drawn = [one.text for one in ElementTree.fromstring(svg).iter(f"{SVG}desc")]
+    assert {"120", "80"} <= set(drawn)
+    assert "0" not in drawn
+    assert "Nothing yet" in texts(lines(["a"], {}))
 
 
 def test_it_asks_nobody_for_anything() -> None:

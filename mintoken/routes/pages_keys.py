@@ -1,31 +1,35 @@
 """The pages of keys: list, create, edit, rotate and revoke."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from aiohttp import web
 
 from mintoken import admin
+from mintoken.arms import MOST_CONTROL
 from mintoken.context import ACCOUNTS, CLOCK, CONFIG
 from mintoken.documents import key_document
 from mintoken.errors import NameTakenError
 from mintoken.models import Intensity, Key
 from mintoken.pages import account_of, back_to, keys_of, page
+from mintoken.reports import HOUR_MS
 from mintoken.routes.base import form_of
 from mintoken.routes.keys import own_key, revoke_key
+from mintoken.shapes import LIMIT
 
-OVERLAP_MS = 86_400_000
-"""How long a rotated key still works, if the page is not asked for something else: a day."""
+OVERLAPS = {"24": "a day", "0": "no longer", "1": "an hour", "168": "a week"}
+"""How many hours a rotated key may still work, the usual first."""
 BLANK = {
-    "name": "", "intensity": "full", "smart_detect_enabled": True, "control": 0, "rpm": 0,
-    "concurrency": 0,
+    "name": "", "intensity": "full", "smart_detect_enabled": True, "control": 0, "concise": 0,
+    "auto_stop": True, "rpm": 0, "concurrency": 0, "expires_at": "",
 }  # fmt: skip
-NUMBERS = {"control": 50, "rpm": 10**9, "concurrency": 10**9}
+NUMBERS = {"control": MOST_CONTROL, "concise": MOST_CONTROL, "rpm": LIMIT, "concurrency": LIMIT}
 """The fields that are whole numbers, and the most that each takes."""
 
 
 async def list_keys(request: web.Request) -> web.Response:
-    """`GET /dashboard/keys`."""
-    return _list(request)
+    """`GET /dashboard/keys`; with `?new` and the form of a new one."""
+    return _list(request, creating="new" in request.query)
 
 
 async def create(request: web.Request) -> web.Response:
@@ -41,7 +45,8 @@ async def create(request: web.Request) -> web.Response:
             now_ms=app[CLOCK](),
         )
     except (admin.RefusedError, NameTakenError) as error:
-        return _list(request, problem=str(error), status=400, blank=_given(form))
+        given = _given(form)
+        return _list(request, creating=True, blank=given, refused=str(error), status=400)
     await app[ACCOUNTS].refresh()
     return _list(request, issued=issued)
 
@@ -66,13 +71,15 @@ async def update(request: web.Request) -> web.Response:
 
 async def rotate(request: web.Request) -> web.Response:
     """`POST /dashboard/keys/{id}/rotate`."""
-    app = request.app
+    app, hours = request.app, (await form_of(request)).get("overlap", "")
     try:
+        if hours not in OVERLAPS:
+            raise admin.RefusedError(f"overlap is one of {', '.join(OVERLAPS)} hours.")
         issued = await admin.rotate_key(
             app[ACCOUNTS].store,
             app[CONFIG].storage.data_dir,
             (await own_key(request)).id,
-            overlap_ms=OVERLAP_MS,
+            overlap_ms=int(hours) * HOUR_MS,
             now_ms=app[CLOCK](),
         )
     except admin.RefusedError as error:
@@ -103,10 +110,20 @@ def settings_of(form: Mapping[str, str]) -> admin.KeySettings:
         name=form.get("name", ""),
         intensity=intensity,
         smart="smart" in form,
-        control=numbers["control"],
-        rpm=numbers["rpm"],
-        concurrency=numbers["concurrency"],
+        auto_stop="auto_stop" in form,
+        expires_at=_expiry(form.get("expires_at", "").strip()),
+        **numbers,
     )
+
+
+def _expiry(text: str) -> int:
+    """UTC milliseconds, or NEVER. Raises RefusedError."""
+    if not text:
+        return admin.NEVER
+    try:
+        return max(0, int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise admin.RefusedError("expires_at is a time in UTC like 2026-12-31T18:00.") from None
 
 
 def _given(form: Mapping[str, str]) -> dict[str, object]:
@@ -114,7 +131,7 @@ def _given(form: Mapping[str, str]) -> dict[str, object]:
     return (
         BLANK
         | {name: form[name] for name in BLANK if name in form}
-        | {"smart_detect_enabled": "smart" in form}
+        | {"smart_detect_enabled": "smart" in form, "auto_stop": "auto_stop" in form}
     )
 
 
@@ -125,15 +142,24 @@ def _document(request: web.Request, key: Key) -> dict[str, object]:
 def _edit(
     request: web.Request, key: Mapping[str, object], *, problem: str = "", status: int = 200
 ) -> web.Response:
-    levels = [level.value for level in Intensity]
-    return page(request, "key.html", key=key, levels=levels, problem=problem, status=status)
+    return page(
+        request,
+        "key.html",
+        key=key,
+        levels=[level.value for level in Intensity],
+        overlaps=OVERLAPS,
+        problem=problem,
+        status=status,
+    )
 
 
 def _list(
     request: web.Request,
     *,
     issued: admin.Issued | None = None,
+    creating: bool = False,
     blank: Mapping[str, object] = BLANK,
+    refused: str = "",
     problem: str = "",
     status: int = 200,
 ) -> web.Response:
@@ -142,7 +168,9 @@ def _list(
         "keys.html",
         keys=[_document(request, key) for key in keys_of(request)],
         levels=[level.value for level in Intensity],
+        creating=creating,
         blank=blank,
+        refused=refused,
         issued=issued,
         snippets=_snippets(request, issued.token) if issued else (),
         problem=problem,

@@ -8,18 +8,22 @@ from aiohttp import web
 
 from mintoken import statement
 from mintoken.clock import DAY_MS, month_of, utc_text
-from mintoken.context import ACCOUNTS, CLOCK, CONTEXT
+from mintoken.context import ACCOUNTS, CLOCK, CONFIG, CONTEXT
 from mintoken.pages import keys_of, page
-from mintoken.reports import HOUR_MS, Bucket, Series, Span, SplitBy, Summary
+from mintoken.reports import HOUR_MS, Bucket, Span, SplitBy, Summary
 from mintoken.routes.base import saved_by
 from mintoken.savings import Status
+from mintoken.usage_shown import mean
 
 DAYS = (1, 7, 30, 90)
 """How far back the page can look; by the hour on the shortest, else by the day."""
 CHARTS = {
-    "requests-by-level": ("Requests by level", SplitBy.LEVEL, "requests"),
-    "output-by-model": ("Output tokens by model", SplitBy.MODEL, "output_tokens"),
+    "requests-by-level": ("Requests by level", SplitBy.LEVEL),
+    "output-by-model": ("Output tokens by model", SplitBy.MODEL),
+    "latency": ("Mean latency, ms", SplitBy.NONE),
 }
+Values = Mapping[str, Sequence[int | None]]
+"""The lines of a chart: None where nothing was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +32,9 @@ class Chart:
 
     title: str
     path: str
+    kind: str
     series: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[int]]]
+    rows: Sequence[tuple[str, Sequence[int | None]]]
 
 
 async def overview(request: web.Request) -> web.Response:
@@ -47,6 +52,7 @@ async def overview(request: web.Request) -> web.Response:
         month=month,
         used=quota.used,
         limit=quota.limit,
+        notice_at=app[CONFIG].quota.notice_at,
         figures=_figures(summary),
         days=days,
         choices=DAYS,
@@ -66,40 +72,44 @@ async def chart(request: web.Request) -> web.Response:
     if name not in CHARTS:
         raise web.HTTPNotFound
     span, bucket = _span(days, request.app[CLOCK]())
-    lines, measure = await _lines(request, name, span, bucket)
-    drawn = await asyncio.to_thread(_drawn, _labels(span, bucket), _values(lines, measure))
+    values = await _values(request, name, span, bucket)
+    drawn = await asyncio.to_thread(_drawn, name, _labels(span, bucket), values)
     return web.Response(text=drawn, content_type="image/svg+xml")
 
 
-def _drawn(labels: Sequence[str], values: Mapping[str, Sequence[int]]) -> str:
+def _drawn(name: str, labels: Sequence[str], values: Values) -> str:
     """The SVG; takes tens of milliseconds."""
-    from mintoken.charts import stacked_bars  # pygal, only for who looks at charts.
+    from mintoken import charts  # pygal, only for who looks at charts.
 
-    return stacked_bars(labels, values)
+    return (charts.lines if name == "latency" else charts.stacked_bars)(labels, values)
 
 
 async def _chart(request: web.Request, name: str, days: int, span: Span, bucket: Bucket) -> Chart:
-    lines, measure = await _lines(request, name, span, bucket)
-    values = _values(lines, measure)
+    values = await _values(request, name, span, bucket)
     at_each = list(zip(*values.values(), strict=True)) or [()] * len(_labels(span, bucket))
     return Chart(
         title=CHARTS[name][0],
         path=f"/dashboard/charts/{name}?days={days}",
+        kind="lines" if name == "latency" else "bars",
         series=[*values],
         rows=[pair for pair in zip(_labels(span, bucket), at_each, strict=True) if any(pair[1])],
     )
 
 
-async def _lines(
-    request: web.Request, name: str, span: Span, bucket: Bucket
-) -> tuple[Sequence[Series], str]:
-    _, by, measure = CHARTS[name]
+async def _values(request: web.Request, name: str, span: Span, bucket: Bucket) -> Values:
     store, account_id = request.app[ACCOUNTS].store, request[CONTEXT].asking.account_id
-    return await store.timeseries(account_id, span, bucket=bucket, by=by), measure
-
-
-def _values(lines: Sequence[Series], measure: str) -> Mapping[str, Sequence[int]]:
-    return {line.group or "(none)": line.sums[measure] for line in lines}
+    found = await store.timeseries(account_id, span, bucket=bucket, by=CHARTS[name][1])
+    if name == "latency":
+        return {
+            label: list(map(mean, line.sums[total], line.sums[count]))
+            for line in found
+            for label, total, count in (
+                ("First byte", "first_byte_ms", "first_bytes"),
+                ("Whole answer", "duration_ms", "durations"),
+            )
+        }
+    measure = "requests" if name == "requests-by-level" else "output_tokens"
+    return {line.group or "(none)": line.sums[measure] for line in found}
 
 
 def _labels(span: Span, bucket: Bucket) -> list[str]:

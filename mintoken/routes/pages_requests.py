@@ -7,9 +7,10 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from mintoken.clock import DAY_MS, utc_text
-from mintoken.context import ACCOUNTS, CLOCK, CONTEXT
+from mintoken.context import ACCOUNTS, CLOCK, CONTEXT, PRICES
 from mintoken.models import Intensity, Outcome
 from mintoken.pages import keys_of, page
+from mintoken.pricing import cost
 from mintoken.reports import RequestFilter, Span, UsageRow
 
 ON_A_PAGE = 50
@@ -25,7 +26,7 @@ LABELS = {
     "charged_tokens": "Charged tokens", "counted_by": "Counted by", "status": "Status",
     "outcome": "Outcome", "finish_reason": "Finish reason", "first_byte_ms": "First byte, ms",
     "duration_ms": "Duration, ms", "bytes_in": "Bytes in", "bytes_out": "Bytes out",
-    "upstream_request_id": "The provider's id",
+    "upstream_request_id": "The provider's id", "protocol": "Protocol", "stream": "Streamed",
 }  # fmt: skip
 
 
@@ -74,7 +75,10 @@ async def show(request: web.Request) -> web.Response:
     row = asdict(rows[0]) | {"started_at": utc_text(rows[0].started_at)}
     names = {key.id: key.name for key in keys_of(request)}
     fields = [("Key", names.get(rows[0].key_id, rows[0].key_id))]
+    row["stream"] = "yes" if row["stream"] else "no"
     fields += [(label, row[name]) for name, label in LABELS.items() if row[name] not in ("", None)]
+    price = cost(rows[0], request.app[PRICES])
+    fields.append(("Price", "none is known" if price is None else f"${price:.3g}"))
     return page(request, "request.html", fields=fields)
 
 

@@ -118,9 +118,10 @@ def _stretches(
 
 
 def _old_hours(asked: dict[str, object], database: sqlite3.Connection) -> sqlite3.Cursor:
+    # A model is the rarest of them: one that is not known has no hour.
     named = {
         dimension: asked[column]
-        for dimension, column in (("key", "key_id"), ("model", "model"), ("level", "intensity"))
+        for dimension, column in (("model", "model"), ("key", "key_id"), ("level", "intensity"))
         if asked[column] is not None
     }
     dimension, name = next(iter(named.items()), ("level", None))
