@@ -48,7 +48,7 @@ change of shares counts as two.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mintoken.reports import MEASURES, ArmSample
@@ -92,10 +92,13 @@ class Sums:
         requests = self.total[0]
         return [value / requests for value in self.total]
 
-    def squared(self, change: Vector) -> float:
+    def squared(self, change: Mapping[int, float]) -> float:
         """The sum over the conversations of (change' x)^2, for estimated means."""
-        places = [place for place in range(SIZE) if change[place]]
-        form = sum(change[i] * change[j] * self.products[i][j] for i in places for j in places)
+        form = 0.0
+        for i, by in change.items():
+            row = self.products[i]
+            for j, other in change.items():
+                form += by * other * row[j]
         return max(0.0, form) * self.n / (self.n - 1)
 
 
@@ -125,16 +128,18 @@ class Comparison:
         """Of an estimate with these derivatives by the means of the two arms."""
         requests, variance = self.requests[0], 0.0
         own = -_dot(by_treated, self.treated) - _dot(by_reference, self.reference)
+        # Most derivatives are zero, and strata may be a thousand.
+        taken = {place: by / requests for place, by in enumerate(by_treated) if by}
+        compared = {place: by for place, by in enumerate(by_reference) if by}
         for treated, reference in self.strata:
-            per_request = reference.per_request()
-            fitted = _dot(by_reference, per_request)
+            fitted = sum(by * reference.total[place] for place, by in compared.items())
+            fitted /= reference.total[0]
             # One more treated request: what it took itself, and its weight on its stratum.
-            change = [by / requests for by in by_treated]
-            change[0] += (own + fitted) / requests
+            change = taken | {0: taken.get(0, 0.0) + (own + fitted) / requests}
             variance += treated.squared(change)
             weight = treated.total[0] / requests / reference.total[0]
-            change = [weight * by for by in by_reference]
-            change[0] -= weight * fitted
+            change = {place: weight * by for place, by in compared.items()}
+            change[0] = change.get(0, 0.0) - weight * fitted
             variance += reference.squared(change)
         return variance
 

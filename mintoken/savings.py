@@ -174,14 +174,16 @@ def money(
     if not by_model:
         return None
     parts, variance, requests = [0.0, 0.0, 0.0], 0.0, 0
-    for model, rows in by_model.items():
-        comparison = compare(rows, *arms)
+    comparisons = {model: compare(rows, *arms) for model, rows in by_model.items()}
+    for model, comparison in comparisons.items():
         if count := comparison.requests[0]:
             amounts, by_treated, by_reference = _net(comparison, prices[model])
             parts = [part + count * amount for part, amount in zip(parts, amounts, strict=True)]
             variance += count**2 * comparison.variance(by_treated, by_reference)
             requests += count
-    together = compare((row for rows in by_model.values() for row in rows), *arms)
+    [together, *more] = comparisons.values()
+    if more:
+        together = compare((row for rows in by_model.values() for row in rows), *arms)
     half = together.half_width(variance) if together.enough else 0.0
     net = sum(parts)
     return Money(

@@ -301,6 +301,7 @@ async def test_what_is_kept_is_what_the_rows_add_up_to(store, database, seed):
 async def test_an_older_database_gets_its_sums_from_its_rows(open_store, database):
     store = await open_store()
     await add_account(store)
+    ask(database, "UPDATE keys SET origin = ''")
     await lived(store, Random(3))
     kept = await store.samples()
     await store.close()
@@ -316,7 +317,7 @@ async def test_an_older_database_gets_its_sums_from_its_rows(open_store, databas
     "change",
     [
         "UPDATE experiment_samples SET output_tokens = output_tokens + 1",
-        "UPDATE experiment_samples SET input_output = input_output * 1.001",
+        "UPDATE experiment_samples SET input_output = input_output * 2",
         "UPDATE experiment_samples SET arm = 'other'",
         "DELETE FROM experiment_samples",
     ],

@@ -2,11 +2,16 @@
 
 import sqlite3
 from itertools import combinations_with_replacement
+from operator import itemgetter
 
 from mintoken.reports import MEASURES, ArmSample
 
 _SIZE = len(MEASURES)
 _PLACES = tuple(combinations_with_replacement(range(_SIZE), 2))
+_PRODUCTS_OF = tuple(
+    itemgetter(*(_PLACES.index((min(i, j), max(i, j))) for j in range(_SIZE))) for i in range(_SIZE)
+)
+"""Of each measure, its products with all of them, out of those of _PLACES."""
 
 _KEPT = [name.removesuffix("_tokens") for name in MEASURES]
 SAMPLES = f"""
@@ -51,9 +56,7 @@ ORDER BY 1, 2, 3, 4, 5"""  # noqa: S608 - of our own names
 
 def sample(row: sqlite3.Row) -> ArmSample:
     key_id, model, bucket, epoch, arm, conversations, *numbers = row
-    products = [[0] * _SIZE for _ in MEASURES]
-    for (i, j), product in zip(_PLACES, numbers[_SIZE:], strict=True):
-        products[i][j] = products[j][i] = int(product)
+    products = tuple(map(int, numbers[_SIZE:]))
     return ArmSample(
         key_id=key_id,
         model=model,
@@ -62,5 +65,5 @@ def sample(row: sqlite3.Row) -> ArmSample:
         arm=arm,
         conversations=conversations,
         sums=tuple(numbers[:_SIZE]),
-        products=tuple(map(tuple, products)),
+        products=tuple(row(products) for row in _PRODUCTS_OF),
     )
