@@ -51,7 +51,9 @@ def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[int | None
 
 def lines(labels: Sequence[str], series: Mapping[str, Sequence[int | None]]) -> str:
     """The same with a line for each series, which breaks where there is no number."""
-    return _drawn(pygal.Line, labels, series, show_dots=len(labels) <= MOST_DOTS, dots_size=2.5)
+    return _drawn(pygal.Line, labels, series, show_dots=len(labels) <= MOST_DOTS, dots_size=2.5,
+        include_x_axis=True,
+    )  # fmt: skip
 
 
 def _drawn(

@@ -36,8 +36,13 @@ def set_up(app: web.Application) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        filters={"count": "{:,}".format},
+        filters={"count": "{:,}".format, "when": _when},
     )
+
+
+def _when(utc: str) -> str:
+    """A time for people, to the minute, out of ISO 8601."""
+    return utc[:16].replace("T", " ")
 
 
 def page(

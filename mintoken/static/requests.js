@@ -22,7 +22,7 @@ function line(row) {
   head.scope = "row";
   const link = document.createElement("a");
   link.href = `/dashboard/requests/${encodeURIComponent(row.id)}`;
-  link.textContent = row.started_at;
+  link.textContent = row.started_at.slice(0, 19).replace("T", " ");
   head.append(link);
   tr.append(head);
   for (const name of ["key_name", "model", "intensity", "outcome"]) tr.append(cell(row[name]));
