@@ -1,5 +1,4 @@
-"""`make bench-analytics`: the dashboard's questions and pages on millions of usage rows, and what
-they cost the ledger's commits and the chats beside them."""
+"""`make bench-analytics`: the dashboard on millions of usage rows, and what it costs requests."""
 
 import argparse
 import asyncio
@@ -13,11 +12,12 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from benchmarks import dashboard
-from benchmarks.dashboard import BAR_MS, TURNS
 from benchmarks.processes import ROOT
+from benchmarks.targets import mintoken, provider
 from benchmarks.usage_rows import BIG, make_rows
 from mintoken.clock import month_of, utc_ms
 from mintoken.context import request_id
+from mintoken.keys import server_secret
 from mintoken.models import (
     CountedBy,
     Intensity,
@@ -30,6 +30,7 @@ from mintoken.reports import HOUR_MS, Bucket, RequestFilter, Span, SplitBy
 from mintoken.stores.base import Batch
 from mintoken.stores.sqlite import SqliteStore, open_sqlite
 
+TURNS = 5
 Question = Callable[[], Awaitable[object]]
 
 
@@ -58,7 +59,7 @@ def questions(store: SqliteStore, now_ms: int) -> Mapping[str, Question]:
         },
         **pages(store, now_ms),
         "last used, by key": lambda: store.last_used(BIG),
-        "savings": lambda: store.samples(account_id=BIG),
+        "samples of experiments": lambda: store.samples(account_id=BIG),
         "quota": lambda: store.quota(BIG, month_of(now_ms)),
     }
 
@@ -170,11 +171,21 @@ async def measure(folder: Path, *, rounds: int, seconds: float) -> bool:
         asked = questions(store, utc_ms())
         for name, question in asked.items():
             took = await time_of(question, rounds)
-            good &= max(took) < BAR_MS
+            good &= max(took) < dashboard.BAR_MS
             print(f"{name:44} median {median(took):6.1f} ms, worst {max(took):6.1f} ms")
         await beside_readers(store, list(asked.values()), seconds)
     finally:
         await store.close()
+    return good
+
+
+def through_server(data: Path, *, rounds: int, seconds: float) -> bool:
+    """Print everything that a member sees; was every page under the bar?"""
+    server_secret(data)
+    token = asyncio.run(dashboard.prepare(data, BIG))
+    with provider(data.parent) as upstream, mintoken(data.parent, upstream, account=BIG) as target:
+        good = asyncio.run(dashboard.time_pages(target, token, rounds))
+        asyncio.run(dashboard.beside_pages(target, token, seconds))
     return good
 
 
@@ -190,25 +201,21 @@ def main(arguments: Sequence[str]) -> int:
     build.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=build) as name:
         folder = Path(name) / "data"
-        folder.mkdir()
+        folder.mkdir(0o700)
         begun = time.perf_counter()
         make_rows(folder, rows=asked.rows, now_ms=utc_ms())
         size = (folder / "mintoken.db").stat().st_size / 2**20
         print(f"{asked.rows:,} rows made in {time.perf_counter() - begun:.0f} s, {size:,.0f} MiB")
-        work = {"rounds": asked.rounds, "seconds": asked.seconds}
-        good = asyncio.run(measure(folder, **work))
-        good &= asyncio.run(dashboard.measure(Path(name), BIG, **work))
+        good = asyncio.run(measure(folder, rounds=asked.rounds, seconds=asked.seconds))
+        good &= through_server(folder, rounds=asked.rounds, seconds=asked.seconds)
         _print_sizes(folder / "mintoken.db")
-    print(f"every question, page and endpoint under {BAR_MS:.0f} ms: {'yes' if good else 'NO'}")
+    print(f"every question and page under {dashboard.BAR_MS:.0f} ms: {'yes' if good else 'NO'}")
     return 0 if good else 1
 
 
 def _print_sizes(path: Path) -> None:
     with closing(sqlite3.connect(path)) as database:
-        for table in (
-            "usage_hours", "usage_totals", "latency_days",
-            "experiment_conversations", "experiment_samples",
-        ):  # fmt: skip
+        for table in ("usage_hours", "usage_totals", "latency_days", "experiment_samples"):
             [(count,)] = database.execute(f"SELECT count(*) FROM {table}")
             print(f"{table}: {count:,} rows")
     print(f"the database: {path.stat().st_size / 2**20:,.0f} MiB")

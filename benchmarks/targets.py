@@ -26,6 +26,7 @@ class Target:
     tree: Tree
     start_s: float
     headers: Mapping[str, str] = field(default_factory=lambda: JSON)
+    admin_port: int = 0
 
     def request(self, body: bytes) -> bytes:
         """The request as it goes over the wire."""
@@ -59,11 +60,11 @@ def mintoken(
     folder: Path, upstream: Target, *, workers: int = 1, account: str = "bench"
 ) -> Iterator[Target]:
     """`mintoken serve` with everything on: a key of level `full`, an account with a quota."""
-    port = free_port()
+    port, admin_port = free_port(), free_port()
     environ = ENVIRON | {
         "MINTOKEN_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
         "MINTOKEN_SERVER_LISTEN": f"127.0.0.1:{port}",
-        "MINTOKEN_SERVER_ADMIN_LISTEN": f"127.0.0.1:{port}",
+        "MINTOKEN_SERVER_ADMIN_LISTEN": f"127.0.0.1:{admin_port}",
         "MINTOKEN_SERVER_WORKERS": str(workers),
         "MINTOKEN_STORAGE_DATA_DIR": str(folder / "data"),
     }
@@ -74,7 +75,7 @@ def mintoken(
     }
     command = python("mintoken", "serve")
     with running(command, port=port, probe=READY, log=log, environ=environ) as (tree, start_s):
-        yield Target(MINTOKEN, port, tree, start_s, headers)
+        yield Target(MINTOKEN, port, tree, start_s, headers, admin_port)
 
 
 def _key(folder: Path, environ: Mapping[str, str], account: str) -> str:

@@ -6,41 +6,48 @@ from importlib import resources
 from pathlib import Path
 
 BIG = "big"
-"""The account with nine rows in ten; it has ten keys, and there are nine other accounts."""
+"""The account with nine rows in ten; it has ten keys, and there are nine other accounts.
+
+One row in five is of an experiment of these keys, in conversations of five requests."""
 _MIGRATION = "0008_rollups.sql"
 _YEAR_MS = 365 * 86_400_000
 
-# Even in time over the year before now, with more of some models, and few that fail. One in five is
-# in an experiment, five such requests in a conversation, one conversation in ten in control.
+# Even in time over the year before now, with more of some models, and few that fail. Of 25 rows,
+# five make a conversation, `talk`.
 _ROWS = """
 WITH RECURSIVE rows (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM rows WHERE i + 1 < :rows),
-dice (i, at, a, b, c, d) AS MATERIALIZED (
-    SELECT i, :first + i * :span / :rows, abs(random() % 1000000), abs(random() % 1000000),
-        abs(random() % 1000000), abs(random() % 1000000)
+dice (i, at, talk, a, b, c, d) AS MATERIALIZED (
+    SELECT i, :first + i * :span / :rows, iif(i % 5, NULL, i / 25), abs(random() % 1000000),
+        abs(random() % 1000000), abs(random() % 1000000), abs(random() % 1000000)
     FROM rows
 )
 INSERT INTO usage (id, account_id, key_id, started_at, month, protocol, model, model_served, stream,
-    intensity, reason, arm, prompt_version, input_tokens, output_tokens, cached_tokens,
-    injected_tokens, counted_by, status, outcome, finish_reason, upstream_request_id,
-    first_byte_ms, duration_ms, bytes_in, bytes_out, reserved_tokens, charged_tokens, worker,
-    conversation, opening_bytes)
+    intensity, reason, arm, conversation, opening_bytes, prompt_version, input_tokens,
+    output_tokens, cached_tokens, injected_tokens, counted_by, status, outcome, finish_reason,
+    upstream_request_id, first_byte_ms, duration_ms, bytes_in, bytes_out, reserved_tokens,
+    charged_tokens, worker)
 SELECT
     printf(
         '%08x-%04x-7%03x-8%03x-%06x%06x', at >> 16, at & 65535, i & 4095, i >> 12 & 4095, a, b
     ),
-    iif(a % 10, 'big', 'account-' || (b % 9)),
-    'key-' || iif(a % 10, b % 10, 10 + b % 9),
+    iif(a % 10 OR talk NOT NULL, 'big', 'account-' || (b % 9)),
+    'key-' || CASE WHEN talk NOT NULL THEN talk % 10 WHEN a % 10 THEN b % 10 ELSE 10 + b % 9 END,
     at, strftime('%Y-%m', at / 1000, 'unixepoch'), 'openai_chat',
-    iif(c % 100000 = 7, 'rare', 'model-' || min(c % 6, d % 6)), 'model-served', 1,
+    CASE WHEN talk NOT NULL THEN 'model-' || min(talk / 10 % 6, talk / 60 % 6)
+        WHEN c % 100000 = 7 THEN 'rare' ELSE 'model-' || min(c % 6, d % 6) END,
+    'model-served', 1,
     CASE b / 10 % 4 WHEN 0 THEN 'none' WHEN 1 THEN 'lite' WHEN 2 THEN 'full' ELSE 'ultra' END,
-    'key', iif(i % 5, '', iif(i / 25 % 10, 'product', 'control')), '1', 200 + c % 2000,
-    50 + d % 900, c % 300, 90, 'upstream',
+    'key',
+    CASE WHEN talk IS NULL THEN '' WHEN talk / 7 % 10 = 0 THEN 'control'
+        WHEN talk / 7 % 10 = 1 THEN 'concise' ELSE 'product' END,
+    iif(talk NOT NULL, printf('%08x%08x', talk * 2654435761 & 4294967295, talk), ''),
+    iif(talk NOT NULL, 100 << 2 * (talk % 7), 0),
+    '1', 200 + c % 2000, 50 + d % 900, c % 300, 90, 'upstream',
     iif(d % 100 < 3, 502, 200),
     CASE WHEN d % 100 < 3 THEN 'upstream_error' WHEN d % 100 < 5 THEN 'client_closed'
         WHEN d % 10000 = 77 THEN 'crashed' ELSE 'ok' END,
     'stop', 'req_' || hex(randomblob(12)), 150 + a % 900, 900 + b % 20000, 1000, 4000, 1000,
-    50 + d % 900, 'worker', iif(i % 5, '', printf('%016x', i / 25)),
-    iif(i % 5, 0, 100 << i / 25 % 12)
+    50 + d % 900, 'worker'
 FROM dice"""
 _MONTHS = """
 INSERT INTO month_usage (account_id, month, used, requests)
@@ -79,7 +86,8 @@ def _add_accounts(database: sqlite3.Connection) -> None:
     names = [BIG, *(f"account-{i}" for i in range(9))]
     database.executemany("INSERT INTO accounts VALUES (?1, ?1, 0, 0)", [(name,) for name in names])
     database.executemany(
-        "INSERT INTO keys (id, account_id, name, prefix, hash, intensity, rpm, concurrency,"
-        " created_at) VALUES (?1, ?2, ?1, 'mt_live_abcd', CAST(?1 AS BLOB), 'full', 0, 0, 0)",
+        "INSERT INTO keys (id, account_id, name, prefix, hash, intensity, control, concise, rpm,"
+        " concurrency, created_at)"
+        " VALUES (?1, ?2, ?1, 'mt_live_abcd', CAST(?1 AS BLOB), 'full', 10, 10, 0, 0, 0)",
         [(f"key-{i}", BIG if i < 10 else f"account-{i - 10}") for i in range(19)],
     )

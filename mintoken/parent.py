@@ -42,6 +42,8 @@ class Worker:
     pipe: int
     lane: int
     """Of the rate table."""
+    sock: socket.socket
+    """What it listens on."""
     heard_at: float
     """Monotonic seconds."""
     serves: bool = False
@@ -50,14 +52,17 @@ class Worker:
 class _Born(BaseException):
     """Raised in a new worker, out of all that its parent was just doing."""
 
-    def __init__(self, config: Config, lane: int, pipe: int) -> None:
-        self.config, self.lane, self.pipe = config, lane, pipe
+    def __init__(self, config: Config, lane: int, sock: socket.socket, pipe: int) -> None:
+        self.config, self.lane, self.sock, self.pipe = config, lane, sock, pipe
         super().__init__()
 
 
 class Parent:
-    """Keeps `server.workers` processes serving on the given sockets until told to stop.
+    """Keeps processes serving on the given sockets, the public one first, until told to stop.
 
+    `server.workers` serve the public one. If the admin listener has another, it has a worker of its
+    own, so that no request waits for pages to be made: in one process with them, two people who
+    looked at the dashboard took the p99 of small requests from 17 to 97 ms.
     `load` reads the configuration again; `tell` tells systemd of a state.
     """
 
@@ -100,7 +105,10 @@ class Parent:
         except _Born as born:
             me = born
         rates = RateLimiter(self._rates, time.monotonic, lane=me.lane)
-        work(me.config, self._sockets, rates, me.pipe)
+        for sock in self._sockets:
+            if sock is not me.sock:
+                sock.close()  # Else its callers would wait here when nobody serves it any more.
+        work(me.config, me.sock, rates, me.pipe, is_admin=me.sock is self._sockets[-1])
         return 0
 
     def _watch(self) -> int:
@@ -125,21 +133,29 @@ class Parent:
     def _everyone(self) -> list[Worker]:
         return [*self._current, *self._coming, *self._leaving]
 
+    def _crew(self, config: Config) -> list[socket.socket]:
+        """What each worker is to listen on."""
+        public, admin = self._sockets[0], self._sockets[-1]
+        return [public] * config.server.workers + [admin] * (admin is not public)
+
     def _keep_full(self) -> None:
-        while len(self._current) < self._config.server.workers and _now() >= self._not_before:
+        missing = self._crew(self._config)
+        for worker in self._current:
+            missing.remove(worker.sock)
+        while missing and _now() >= self._not_before:
             try:
-                self._current.append(self._spawn(self._config))
+                self._current.append(self._spawn(self._config, missing[0]))
+                del missing[0]
             except OSError as error:
                 LOG.error("worker_not_started", error=error.strerror)
                 self._not_before = _now() + AGAIN_S
-        serving = sum(worker.serves for worker in self._current)
-        if not self._ready and serving == self._config.server.workers:
+        if not self._ready and not missing and all(worker.serves for worker in self._current):
             self._ready = True
             public, admin = self._sockets[0], self._sockets[-1]
             LOG.info("listening", public=str(address_of(public)), admin=str(address_of(admin)))
             self._tell("READY=1")
 
-    def _spawn(self, config: Config) -> Worker:
+    def _spawn(self, config: Config, sock: socket.socket) -> Worker:
         taken = {worker.lane for worker in self._everyone()}
         lane = next(lane for lane in range(LANES) if lane not in taken)
         reading, writing = os.pipe()
@@ -155,9 +171,9 @@ class Parent:
             for other in self._everyone():
                 os.close(other.pipe)
             os.close(reading)
-            raise _Born(config, lane, writing)
+            raise _Born(config, lane, sock, writing)
         os.close(writing)
-        return Worker(pid, reading, lane, _now())
+        return Worker(pid, reading, lane, sock, _now())
 
     def _listen(self) -> None:
         for worker in self._everyone():
@@ -227,10 +243,11 @@ class Parent:
         if changed := [name for name, value in _fixed(new).items() if value != now[name]]:
             raise ConfigError([f"{name}: a change needs a restart" for name in changed])
         self._coming_config = new
-        if len(self._everyone()) + self._coming_config.server.workers > LANES:
+        crew = self._crew(new)
+        if len(self._everyone()) + len(crew) > LANES:
             raise ConfigError(["Too many earlier workers still run."])
-        for _ in range(self._coming_config.server.workers):
-            self._coming.append(self._spawn(self._coming_config))
+        for sock in crew:
+            self._coming.append(self._spawn(new, sock))
 
     def _give_up_reload(self, problems: list[str]) -> None:
         LOG.error("reload_failed", problems=problems)

@@ -36,7 +36,7 @@ class Listening:
 
 
 class Server:
-    """One process's listeners over one application."""
+    """One process's listeners over one application; `admin` is the one for the control plane."""
 
     def __init__(
         self,
@@ -44,10 +44,12 @@ class Server:
         sockets: Sequence[socket.socket],
         rates: RateLimiter,
         *,
+        admin: socket.socket | None,
         clock: Clock = utc_ms,
     ) -> None:
         self._config = config
         self._sockets = sockets
+        self._admin = admin
         self._app = build_app(config, rates, clock=clock)
         self._runner = web.AppRunner(
             self._app, handler_cancellation=True, access_log=None, shutdown_timeout=LAST_WORDS_S
@@ -62,7 +64,7 @@ class Server:
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         for sock in self._sockets:
-            made = partial(self._connection, is_admin=sock is self._sockets[-1])
+            made = partial(self._connection, is_admin=sock is self._admin)
             self._listeners.append(await loop.create_server(made, sock=sock))
         return Listening(address_of(self._sockets[0]), address_of(self._sockets[-1]))
 
@@ -158,7 +160,8 @@ async def running(config: Config, *, clock: Clock = utc_ms) -> AsyncIterator[Lis
     """
     table = RateTable()
     rates = RateLimiter(table, time.monotonic)
-    server = Server(config, bind(config), rates, clock=clock)
+    sockets = bind(config)
+    server = Server(config, sockets, rates, admin=sockets[-1], clock=clock)
     try:
         yield await server.start()
         await server.drain(asyncio.Event())

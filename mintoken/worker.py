@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvloop
@@ -21,7 +21,9 @@ STOP, RETIRE = signal.SIGTERM, signal.SIGHUP
 """What the parent sends. STOP drains, and a second one cuts that short; RETIRE gives way."""
 
 
-def work(config: Config, sockets: Sequence[socket.socket], rates: RateLimiter, parent: int) -> None:
+def work(
+    config: Config, sock: socket.socket, rates: RateLimiter, parent: int, *, is_admin: bool
+) -> None:
     """Serve until told otherwise, or until the parent is gone; to be called with signals blocked.
 
     `parent` is a pipe to it, whose first byte says that this worker serves. Raises ConfigError,
@@ -29,7 +31,7 @@ def work(config: Config, sockets: Sequence[socket.socket], rates: RateLimiter, p
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it decides.
     with runner_for(config.server.slow_callback_ms) as runner:
-        runner.run(_serve(config, sockets, rates, parent))
+        runner.run(_serve(config, sock, rates, parent, is_admin=is_admin))
 
 
 @contextmanager
@@ -50,7 +52,7 @@ def runner_for(slow_callback_ms: float) -> Iterator[asyncio.Runner]:
 
 
 async def _serve(
-    config: Config, sockets: Sequence[socket.socket], rates: RateLimiter, parent: int
+    config: Config, sock: socket.socket, rates: RateLimiter, parent: int, *, is_admin: bool
 ) -> None:
     leave, stop, hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -62,7 +64,7 @@ async def _serve(
     loop.add_signal_handler(STOP, stopped)
     loop.add_signal_handler(RETIRE, leave.set)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    server = Server(config, sockets, rates)
+    server = Server(config, [sock], rates, admin=sock if is_admin else None)
     beating = None
     try:
         await server.start()

@@ -175,7 +175,8 @@ async def test_a_route_that_is_not_marked_is_there_for_nobody(
 
     config, table = config_for(upstream, tmp_path / "data"), RateTable()
     rates = RateLimiter(table, lambda: 0.0)
-    server = Server(config, bind(config), rates)
+    sockets = bind(config)
+    server = Server(config, sockets, rates, admin=sockets[-1])
     server._app.router.add_get("/forgotten", forgotten)
     listening = await server.start()
     async with aiohttp.ClientSession() as session:

@@ -75,8 +75,8 @@ async def test_the_dashboards_questions_are_measured_on_rows_whose_sums_are_righ
     assert b"requests, an unknown model" in out
     assert b"commits while two ask without a pause" in out
     assert b"/dashboard/savings" in out, out.decode()
-    assert b"chats while two people look around" in out
-    assert b"every question, page and endpoint under 200 ms: " in out
+    assert b"chats while 2 look at pages" in out
+    assert b"every question and page under 200 ms: " in out
     make_rows(tmp_path, rows=3000, now_ms=utc_ms())
     store = await open_sqlite(tmp_path, clock_ms=utc_ms)
     try:

@@ -301,3 +301,41 @@ async def test_a_hung_worker_is_killed_and_replaced(served: Served) -> None:
         assert b"worker_hung" in served.log.read_bytes()
         assert await asked(served, session) == 200
         assert await served.stop(signal.SIGTERM) == 0
+
+
+async def test_the_admin_listener_has_a_process_of_its_own_that_holds_up_no_chat(
+    served: Served, unused_tcp_port_factory: Callable[[], int]
+) -> None:
+    admin = f"127.0.0.1:{unused_tcp_port_factory()}"
+    served.environ["MINTOKEN_SERVER_ADMIN_LISTEN"] = admin
+    served.key = await add_key(served.data_dir)
+    async with aiohttp.ClientSession() as session:
+        *public, own = await serving(served, session)
+        assert len(public) == 2
+
+        async def looked() -> int:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as fresh,
+                fresh.get(f"http://{admin}/dashboard/sign-in") as page,
+            ):
+                return page.status
+
+        assert await looked() == 200
+        os.kill(own, signal.SIGSTOP)
+        waiting = asyncio.create_task(looked())
+        assert [await afresh(served) for _ in range(10)] == [200] * 10
+        assert not waiting.done()
+        os.kill(own, signal.SIGKILL)
+        await eventually(lambda: own not in served.workers() and len(served.workers()) == 3)
+        with suppress(aiohttp.ClientError):
+            await waiting
+        for pid in public:
+            os.kill(pid, signal.SIGSTOP)
+        assert await looked() == 200
+        for pid in public:
+            os.kill(pid, signal.SIGCONT)
+        served.signal(signal.SIGHUP)
+        await eventually(lambda: not {own, *public} & set(served.workers()), within=20)
+        assert len(served.workers()) == 3
+        assert await looked() == await afresh(served) == 200
+        assert await served.stop(signal.SIGTERM) == 0
