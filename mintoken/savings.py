@@ -38,7 +38,7 @@ from mintoken.models import Key
 from mintoken.pricing import Price, Prices
 from mintoken.reports import ArmSample
 
-PRODUCT, CONTROL, CONCISE = "product", "control", "concise"
+ARMS = PRODUCT, CONTROL, CONCISE = "product", "control", "concise"
 """The arms that are compared. What was stopped is in none of them."""
 MILLION = 1_000_000
 
@@ -92,9 +92,21 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArmLine:
+    """What one arm holds on one model, as it is: nothing is weighted, left out or compared."""
+
+    model: str
+    arm: str
+    conversations: int
+    requests: int
+    output_per_request: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Product against control by model and in total; then the arm that only says to be concise."""
 
+    arms: Sequence[ArmLine]
     lines: Sequence[Line]
     total: Line
     concise: Line | None
@@ -110,12 +122,31 @@ def report(samples: Sequence[ArmSample], prices: Prices, *, control_share: float
     models = sorted({sample.model for sample in samples if sample.arm in (PRODUCT, CONTROL)})
     with_concise = any(sample.arm == CONCISE for sample in samples)
     return Report(
+        arms=_arms(samples),
         lines=[_line(name, by_model[name], prices, share=control_share) for name in models],
         total=_line(None, samples, prices, share=control_share),
         concise=_line(None, samples, prices, (CONCISE, CONTROL)) if with_concise else None,
         over_concise=_line(None, samples, prices, (PRODUCT, CONCISE)) if with_concise else None,
         unpriced=[name for name in models if name not in prices],
     )
+
+
+def _arms(samples: Iterable[ArmSample]) -> list[ArmLine]:
+    output = MEASURE["output_tokens"]
+    groups: dict[tuple[str, int], list[ArmSample]] = defaultdict(list)
+    for sample in samples:
+        if sample.arm in ARMS:
+            groups[sample.model, ARMS.index(sample.arm)].append(sample)
+    return [
+        ArmLine(
+            model=model,
+            arm=ARMS[place],
+            conversations=sum(one.conversations for one in rows),
+            requests=(requests := sum(one.sums[0] for one in rows)),
+            output_per_request=sum(one.sums[output] for one in rows) / requests,
+        )
+        for (model, place), rows in sorted(groups.items())
+    ]
 
 
 def control_share(keys: Iterable[Key]) -> float:

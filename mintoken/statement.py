@@ -181,6 +181,7 @@ def _printable(name: str) -> str:
 def document(report: Report, prices: Prices) -> dict[str, object]:
     """The report as JSON has it: tokens per request, US dollars, ratios with their intervals."""
     return {
+        "arms": [asdict(one) for one in report.arms],
         "total": _line(report.total),
         "models": [_line(line) for line in report.lines],
         "concise_against_control": report.concise and _line(report.concise),

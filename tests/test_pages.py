@@ -321,6 +321,32 @@ async def test_one_click_turns_the_measurement_on(
         assert "10" in await page.locator("tbody tr .number").all_text_contents()
 
 
+async def test_the_arms_are_a_table_that_reads_well(
+    browser: Browser, start_proxy: StartProxy
+) -> None:
+    proxy = await start_proxy(key={"control": 50})
+    for number in range(16):
+        content = f"Question {number}"
+        await proxy.post({"model": "gpt-4o", "messages": [{"role": "user", "content": content}]})
+    rows = await proxy.settled(16)
+    viewer = await add_user(proxy, "vera", Role.VIEWER)
+    async with looking(browser, proxy, viewer, size="narrow") as page:
+        await page.goto("/dashboard/savings")
+        table = page.get_by_role("table", name="The arms as they are")
+        shown = [await line.all_inner_texts() for line in (
+            table.get_by_role("row").nth(at).get_by_role("cell") for at in (1, 2)
+        )]  # fmt: skip
+        made = {arm: [row for row in rows if row["arm"] == arm] for arm in ("product", "control")}
+        assert all(made.values())
+        assert shown == [
+            [arm, *[str(len(those))] * 2,
+             f"{sum(row['output_tokens'] for row in those) / len(those):.1f}"]
+            for arm, those in made.items()
+        ]  # fmt: skip
+        await expect(table.get_by_role("rowheader")).to_have_text(["gpt-4o", "gpt-4o"])
+        assert await issues_of(page) == []
+
+
 async def test_the_owner_sets_the_quota_and_lets_others_in(
     browser: Browser, proxy: Proxy, owner: User
 ) -> None:

@@ -231,6 +231,16 @@ def test_what_was_stopped_is_in_no_arm() -> None:
     assert report([*arms(SHORT, LONG), stopped], PRICES) == report(arms(SHORT, LONG), PRICES)
 
 
+def test_the_arms_are_told_as_they_are_by_model() -> None:
+    more = sample_of([{"output_tokens": 7}] * 3, model="mine", arm="concise", bucket=2)
+    again = sample_of([{"output_tokens": 4, "requests": 2}], model="mine", arm="concise", bucket=3)
+    found = report([again, *arms(SHORT, LONG), more], PRICES).arms
+    named = [(one.model, one.arm) for one in found]
+    assert named == [("gpt-4o", "product"), ("gpt-4o", "control"), ("mine", "concise")]
+    assert (found[2].conversations, found[2].requests, found[2].output_per_request) == (4, 5, 5)
+    assert report([], PRICES).arms == []
+
+
 # --- Stops when it does not pay -----------------------------------------------------------------
 
 

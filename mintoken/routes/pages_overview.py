@@ -16,7 +16,8 @@ from mintoken.savings import Status
 from mintoken.usage_shown import mean
 
 DAYS = (1, 7, 30, 90)
-"""How far back the page can look; by the hour on the shortest, else by the day."""
+"""How far back the page can look: by the hour on the shortest, by whole weeks on the longest, whose
+90 bars would take 150 ms to draw, else by the day."""
 CHARTS = {
     "requests-by-level": ("Requests by level", SplitBy.LEVEL),
     "output-by-model": ("Output tokens by model", SplitBy.MODEL),
@@ -124,7 +125,7 @@ def _days(request: web.Request) -> int:
 
 
 def _span(days: int, now_ms: int) -> tuple[Span, Bucket]:
-    bucket = Bucket.HOUR if days == 1 else Bucket.DAY
+    bucket = {DAYS[0]: Bucket.HOUR, DAYS[-1]: Bucket.WEEK}.get(days, Bucket.DAY)
     return Span.around(now_ms - days * DAY_MS + bucket.hours * HOUR_MS, now_ms + 1, bucket), bucket
 
 

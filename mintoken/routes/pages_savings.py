@@ -1,5 +1,7 @@
 """The page of savings: arms, intervals, money, and how it was computed."""
 
+from dataclasses import asdict
+
 from aiohttp import web
 
 from mintoken import admin, documents, statement
@@ -22,6 +24,7 @@ async def savings(request: web.Request) -> web.Response:
         "savings.html",
         columns=statement.COLUMNS,
         rows=[statement.row(line) for line in (*found.lines, found.total)],
+        arms=[asdict(one) for one in found.arms],
         sentences=[*statement.sentences(found, app[PRICES], key=key_ref, stops=stops)],
         unmeasured=found.total.status is Status.NOT_MEASURED and bool(keys),
     )
