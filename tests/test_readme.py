@@ -75,10 +75,16 @@ async def test_the_examples_get_an_answer(
 async def test_the_examples_of_the_control_plane_are_answered(proxy: Proxy, command: str) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    key = (await script(proxy, Role.OWNER)).headers["Authorization"].removeprefix("Bearer ")
+    owner = await script(proxy, Role.OWNER)
+    [first] = (await owner.ask("GET", "/api/keys"))["data"]
+    environ = {
+        "MINTOKEN_TOKEN": owner.headers["Authorization"].removeprefix("Bearer "),
+        "OPENAI_API_KEY": PROVIDER_CANARY,
+        "KEY_ID": first["id"],
+    }
     running = await asyncio.create_subprocess_exec(
         "bash", "-c", command.replace("http://127.0.0.1:8788", proxy.admin_url),
-        env=os.environ | {"MINTOKEN_TOKEN": key}, stdout=asyncio.subprocess.PIPE,
+        env=os.environ | environ, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await asyncio.wait_for(running.communicate(), 30)
     document = json.loads(out)
