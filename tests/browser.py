@@ -17,9 +17,6 @@ from mintoken.sessions import open_session
 from mintoken.stores.sqlite import open_sqlite
 
 CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="no browser: sudo apt-get install --yes chromium"
-)
 SIZES = {"wide": (1280, 900), "narrow": (390, 844)}
 
 
@@ -97,3 +94,16 @@ async def looking(
     finally:
         await context.close()
     assert [one for one in wrong if not any(status in one for status in complains)] == []
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no browser: sudo apt-get install --yes chromium")
+    async with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+async def owner(proxy: Proxy) -> User:
+    return await add_user(proxy, "ada", Role.OWNER)

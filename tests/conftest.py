@@ -32,7 +32,7 @@ from mintoken.stores.sqlite import open_sqlite
 
 hypothesis.settings.register_profile("fuzz", max_examples=20_000)
 
-pytest_plugins = ("hostile.target",)
+pytest_plugins = ("browser", "hostile.target")
 
 PROVIDER_CANARY = "sk-canary-0f8d3b1c9a7e5d2f4b6a8c0e"
 """The provider key that every test sends and that may show up nowhere."""

@@ -1,10 +1,8 @@
 """The dashboard in a real browser: its pages work by hand, by keyboard, and for screen readers."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from browser import CHROMIUM, SIZES, add_user, chromium, looking
+from browser import SIZES, add_user, looking
 from conftest import CHAT, Proxy, StartProxy
 from openai import AuthenticationError
 from playwright.async_api import Browser, Page, expect
@@ -17,19 +15,6 @@ from mintoken.routes.dashboard import DASHBOARD
 from mintoken.routes.pages_requests import LABELS
 
 PATHS = tuple(path for path, _ in PAGES)
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no browser: sudo apt-get install --yes chromium")
-    async with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-async def owner(proxy: Proxy) -> User:
-    return await add_user(proxy, "ada", Role.OWNER)
 
 
 async def issues_of(page: Page) -> list[str]:

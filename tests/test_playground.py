@@ -1,11 +1,10 @@
 """The playground: a member asks as one of his account's keys, and sees what each level changes."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import orjson
 import pytest
-from browser import CHROMIUM, add_user, chromium, looking
+from browser import add_user, looking
 from conftest import CHAT, PROVIDER_CANARY, Proxy, StartProxy, add_key
 from fake_upstream import (
     DIE,
@@ -24,14 +23,6 @@ from staff import Caller, hire, member, script
 from mintoken.people import Role
 
 WITH = {"X_Provider_Key": PROVIDER_CANARY}
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no browser: sudo apt-get install --yes chromium")
-    async with chromium() as started:
-        yield started
 
 
 async def path_of(caller: Caller) -> str:

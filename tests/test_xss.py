@@ -1,10 +1,8 @@
 """Nothing that somebody can name runs in a page: keys, rules, members, accounts, models."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import pytest
-from browser import CHROMIUM, add_user, chromium, looking
+from browser import looking
 from conftest import CHAT, Proxy
 from fake_upstream import FakeUpstream, completion, json_reply
 from playwright.async_api import Browser, Page
@@ -31,19 +29,6 @@ PAYLOADS = [
     *("&lt;script&gt;", "%3Cscript%3E", "\\u003cscript\\u003e", "</main>"),
     *(f"{before}<{tag} {on}={RUN}>" for before in BEFORE for tag in TAGS for on in HANDLERS),
 ][:200]
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no browser: sudo apt-get install --yes chromium")
-    async with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-async def owner(proxy: Proxy) -> User:
-    return await add_user(proxy, "ada", Role.OWNER)
 
 
 async def assert_nothing_runs(page: Page, path: str) -> None:
