@@ -331,6 +331,19 @@ async def test_older_requests_stay_as_they_are_and_lead_back_to_the_newest(
         await expect(page.get_by_label("Level")).to_have_value("full")
 
 
+@pytest.mark.parametrize("before", ["--", "0-", "01a", "ffffffff-ffff-z", "%00"])
+async def test_older_than_what_is_no_request_are_all(proxy: Proxy, before: str) -> None:
+    await proxy.post()
+    await proxy.settled()
+    caller = await member(proxy, Role.VIEWER)
+    async with proxy.session.get(
+        f"{proxy.admin_url}/dashboard/requests?model=gpt-4o&before={before}",
+        headers=caller.headers, cookies={},
+    ) as answer:  # fmt: skip
+        assert answer.status == 200
+        assert "/dashboard/requests/0" in await answer.text()
+
+
 def test_a_request_s_details_are_all_that_is_recorded() -> None:
     assert {one.name for one in fields(UsageRow)} == {*LABELS}
 

@@ -12,6 +12,7 @@ from mintoken.models import Intensity, Outcome
 from mintoken.pages import keys_of, page
 from mintoken.pricing import cost
 from mintoken.reports import RequestFilter, Span, UsageRow
+from mintoken.routes.base import REQUEST_ID
 
 ON_A_PAGE = 50
 MODELS_SINCE_DAYS = 90
@@ -44,7 +45,7 @@ async def list_requests(request: web.Request) -> web.Response:
         account_id,
         wanted=_filter(asked),
         limit=ON_A_PAGE,
-        before=request.query.get("before", ""),
+        before=_before(request),
     )
     return page(
         request,
@@ -64,7 +65,7 @@ async def list_requests(request: web.Request) -> web.Response:
         place=await store.newest_place(),
         older=_older(asked, rows),
         kept=_kept(request),
-        newest="before" not in request.query,
+        newest=not _before(request),
         first=_query(asked),
     )
 
@@ -123,8 +124,14 @@ def _filter(asked: Mapping[str, str]) -> RequestFilter:
 
 def _kept(request: web.Request) -> str:
     """What the list was asked for, to come back to it from a request."""
-    names = ("key_id", "model", *_CLOSED, "before")
-    return _query({name: request.query.get(name, "") for name in names})
+    asked = {name: request.query.get(name, "") for name in ("key_id", "model", *_CLOSED)}
+    return _query({**asked, "before": _before(request)})
+
+
+def _before(request: web.Request) -> str:
+    """The id that only older requests are asked for; empty if it is none."""
+    text = request.query.get("before", "")
+    return text if REQUEST_ID.fullmatch(text) else ""
 
 
 def _query(asked: Mapping[str, str]) -> str:
