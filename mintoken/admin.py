@@ -182,16 +182,19 @@ def _free_name(directory: Directory, account: Account) -> str:
 async def first_key(store: Store, data_dir: Path, *, now_ms: int) -> Issued | None:
     """A key for a store that has none, not even an ended one; None if it has.
 
-    It belongs to the account `default`, or to the oldest one if that was renamed. Raises
-    ConfigError, StorageError.
+    It belongs to the first account. Raises ConfigError, StorageError.
     """
     directory = await everything(store)
     secret_for(directory, data_dir)
     if directory.keys:
         return None
-    accounts = sorted(directory.accounts, key=lambda account: account.name != FIRST_ACCOUNT)
-    first = KeySettings(name="first")
-    return await create_key(store, data_dir, accounts[0].id, first, now_ms=now_ms)
+    account, first = first_account(directory), KeySettings(name="first")
+    return await create_key(store, data_dir, account.id, first, now_ms=now_ms)
+
+
+def first_account(directory: Directory) -> Account:
+    """The account `default`, or the oldest one if that was renamed."""
+    return min(directory.accounts, key=lambda account: account.name != FIRST_ACCOUNT)
 
 
 async def update_key(store: Store, ref: str, settings: KeySettings, *, now_ms: int) -> Key:

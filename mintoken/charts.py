@@ -16,6 +16,9 @@ COLOURS = {
     "dark": ("#5cb8d6", "#f0935a", "#9ccb5f", "#b894e6", "#d9b84a", "#ef86a8"),
 }
 _INK = {"light": ("#1d2329", "#5a646e", "#d5dbe0"), "dark": ("#e6eaee", "#9aa5b0", "#3a444d")}
+WIDTH, HEIGHT = 480, 260
+"""Of an image, about the size that it is shown in: its letters shrink and grow with it."""
+SHORT_NAME = 12
 MOST_DOTS = 40
 """Of a line; more run into each other, and take long to draw."""
 _COMMENT = re.compile("<!--.*?-->", re.S)
@@ -30,6 +33,7 @@ def style(colours: Sequence[str]) -> Style:
         guide_stroke_color="var(--line)", major_guide_stroke_color="var(--line)",
         font_family="system-ui, sans-serif", stroke_width="2", opacity="1", stroke_opacity="1",
         label_font_size=13, major_label_font_size=13, title_font_size=14, legend_font_size=14,
+        transition="none",
     )  # fmt: skip
 
 
@@ -64,11 +68,11 @@ def _drawn(
 ) -> str:
     names = list(series)
     drawn = kind(
-        width=760, height=300, margin=12, js=[],
+        width=WIDTH, height=HEIGHT, margin=8, margin_right=20, js=[], max_scale=6, order_min=0,
         css=["file://style.css", "file://graph.css", _css()],
-        legend_at_bottom=True, legend_at_bottom_columns=max(1, min(6, len(names))),
+        legend_at_bottom=True, legend_at_bottom_columns=_columns(names),
         no_data_text="Nothing yet", print_values=False, show_minor_x_labels=False,
-        x_labels_major_count=min(8, max(1, len(labels))), truncate_legend=24, truncate_label=-1,
+        x_labels_major_count=min(6, max(1, len(labels))), truncate_legend=24, truncate_label=-1,
         value_formatter=compact, disable_xml_declaration=True,
         style=style([f"var(--series-{at % 6})" for at in range(max(1, len(names)))]), **options,
     )  # fmt: skip
@@ -76,6 +80,12 @@ def _drawn(
     for name in names:
         drawn.add(name, list(series[name]))
     return bare(drawn.render_tree())
+
+
+def _columns(names: Sequence[str]) -> int:
+    """Of the legend: three, or two if a name needs the room."""
+    most = 3 if max(map(len, names), default=0) <= SHORT_NAME else 2
+    return max(1, min(most, len(names)))
 
 
 def compact(value: float) -> str:

@@ -4,10 +4,19 @@ import secrets
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mintoken.admin import RefusedError, everything, find_account, secret_for, usable_name
+from mintoken.admin import (
+    RefusedError,
+    everything,
+    find_account,
+    first_account,
+    secret_for,
+    usable_name,
+)
 from mintoken.keys import ADMIN, hash_key, mint_key, prefix
 from mintoken.people import AdminKey, Role, User
 from mintoken.stores.base import Store
+
+INVITED_FOR_MS = 24 * 60 * 60 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +32,47 @@ async def create_user(
 ) -> User:
     """A new user of an account. Raises NameTakenError, RefusedError, StorageError."""
     account = find_account(await everything(store), account_ref)
-    user = User(
+    user = _user(account.id, name, role, password_hash, now_ms)
+    await store.save_user(user)
+    return user
+
+
+def _user(account_id: str, name: str, role: Role, password_hash: str, now_ms: int) -> User:
+    return User(
         id=f"usr_{secrets.token_hex(8)}",
-        account_id=account.id,
+        account_id=account_id,
         name=usable_name(name),
         role=role,
         password_hash=password_hash,
         created_at=now_ms,
     )
-    await store.save_user(user)
-    return user
+
+
+async def invite_first_owner(store: Store, data_dir: Path, *, now_ms: int) -> str | None:
+    """The secret end of a link that lets the first owner in; None if there is a user already.
+
+    Raises ConfigError, StorageError.
+    """
+    secret, token = secret_for(await everything(store), data_dir), secrets.token_urlsafe(32)
+    expires_at = now_ms + INVITED_FOR_MS
+    return token if await store.invite(hash_key(secret, token), expires_at=expires_at) else None
+
+
+async def is_invited(store: Store, secret: bytes, token: str, *, now_ms: int) -> bool:
+    """Does the link that ends so work? Raises StorageError."""
+    return await store.is_invited(hash_key(secret, token), now_ms=now_ms)
+
+
+async def create_first_owner(
+    store: Store, secret: bytes, token: str, name: str, *, password_hash: str, now_ms: int
+) -> User | None:
+    """The owner who came by this link, which is over then; None if it does not work.
+
+    Raises RefusedError, StorageError.
+    """
+    account = first_account(await everything(store))
+    owner = _user(account.id, name, Role.OWNER, password_hash, now_ms)
+    return owner if await store.save_invited(owner, hash_key(secret, token)) else None
 
 
 async def find_user(store: Store, ref: str) -> User:

@@ -61,13 +61,23 @@ async def traffic(proxy: Proxy, upstream: FakeUpstream) -> None:
 
 async def shoot(proxy: Proxy) -> None:
     ada = await add_user(proxy, "ada", Role.OWNER)
+    row = proxy.rows()[0]
+    pages = (
+        *PAGES,
+        ("/dashboard/keys?new", "new-key"),
+        (f"/dashboard/keys/{row['key_id']}", "key"),
+        (f"/dashboard/requests/{row['id']}", "request"),
+    )
     for folder in (DOCS, ALL):
         folder.mkdir(exist_ok=True)
     async with chromium() as browser:
         for size in SIZES:
             for scheme in ("light", "dark"):
+                async with looking(browser, proxy, size=size, scheme=scheme) as page:
+                    await page.goto("/dashboard/sign-in")
+                    await page.screenshot(path=ALL / f"sign-in-{size}-{scheme}.png")
                 async with looking(browser, proxy, ada, size=size, scheme=scheme) as page:
-                    for path, name in PAGES:
+                    for path, name in pages:
                         await page.goto(path)
                         file = ALL / f"{name.lower()}-{size}-{scheme}.png"
                         await page.screenshot(path=file, full_page=size == "narrow")

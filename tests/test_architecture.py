@@ -33,11 +33,12 @@ FLOORS = {
 # The few steps sideways, each onto something that knows nothing of who steps on it.
 SIDEWAYS = {
     ("pages", "context"), ("middlewares/auth", "middlewares/members"),
-    ("routes/pages_sign_in", "routes/session"),
+    ("routes/pages_sign_in", "routes/session"), ("routes/pages_welcome", "routes/session"),
     ("routes/pages_keys", "routes/keys"), ("routes/pages_rules", "routes/rules"),
     ("routes/pages_account", "routes/accounts"),
     *(("routes/dashboard", f"routes/pages_{name}") for name in (
         "account", "keys", "overview", "playground", "requests", "rules", "savings", "sign_in",
+        "welcome",
     )),
     ("exchange", "models"), ("rules", "patterns"), ("chat_asked", "chat_request"),
     ("chat_opening", "chat_request"), ("chat_prompt", "chat_request"), ("admin_rules", "admin"),

@@ -44,6 +44,10 @@ def test_it_has_the_colours_of_both_schemes() -> None:
     assert COLOURS["dark"][0] in svg
 
 
+def test_few_are_not_counted_in_fractions() -> None:
+    assert not [one for one in texts(stacked_bars(["a"], {"full": [1]})) if "." in one]
+
+
 def test_nothing_at_all_is_a_chart_that_says_so() -> None:
     assert "Nothing yet" in texts(stacked_bars([], {}))
 

@@ -18,11 +18,13 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import PROVIDER_CANARY, Served, StartProxy
+from conftest import PROVIDER_CANARY, Served, StartProxy, free_port
 from fake_upstream import FakeUpstream
+from staff import hire
 
 from mintoken.cli import main
 from mintoken.keys import is_well_formed
+from mintoken.people import Role
 
 
 @dataclass
@@ -397,12 +399,41 @@ async def test_the_first_start_prints_a_key_and_snippets_that_work(
         command = _snippet(greeting, language)
         ran = await printed_by(command, OPENAI_API_KEY=PROVIDER_CANARY)
         assert "Hello there." in ran
+        link = greeting[greeting.index(f"{served.url}/dashboard/welcome/") :].split()[0]
+        async with session.get(link) as page:
+            assert (page.status, "the owner" in await page.text()) == (200, True)
         assert await served.stop(signal.SIGTERM) == 0
         served.log.write_text("")
         await served.start(session)
-        assert "mt_live_" not in served.log.read_text()
+        told = served.log.read_text()
+        assert "mt_live_" not in told
+        assert "/welcome/" not in told
         assert await served.stop(signal.SIGINT) == 0
     assert PROVIDER_CANARY in str(upstream.requests[0].headers)
+
+
+@pytest.mark.parametrize(
+    ("environ", "users", "origin"),
+    [
+        ({"MINTOKEN_SERVER_ADMIN_LISTEN": "0.0.0.0:{other}"}, 0, "http://127.0.0.1:{other}"),
+        ({"MINTOKEN_ADMIN_TLS": "true"}, 0, "https://YOUR-HOST"),
+        ({}, 1, None),
+    ],
+)
+async def test_the_first_start_prints_where_the_owner_is_made_unless_there_is_a_user(
+    served: Served, tmp_path: Path, environ: dict[str, str], users: int, origin: str | None
+) -> None:
+    served.data_dir, other = tmp_path / "fresh", free_port()
+    served.environ |= {"MINTOKEN_STORAGE_DATA_DIR": str(served.data_dir)}
+    served.environ |= {name: value.format(other=other) for name, value in environ.items()}
+    for number in range(users):
+        await hire(served.data_dir, f"user {number}", Role.VIEWER)
+    async with aiohttp.ClientSession() as session:
+        await served.start(session)
+    told = served.log.read_text()
+    assert "mt_live_" in told
+    assert ("/dashboard/welcome/" in told) is (origin is not None)
+    assert origin is None or f"  {origin.format(other=other)}/dashboard/welcome/" in told
 
 
 def _snippet(greeting: str, language: str) -> list[str]:

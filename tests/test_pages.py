@@ -1,5 +1,7 @@
 """The dashboard in a real browser: its pages work by hand, by keyboard, and for screen readers."""
 
+from dataclasses import fields
+
 import pytest
 from axe_playwright_python.async_playwright import Axe
 from browser import SIZES, add_user, looking
@@ -8,11 +10,13 @@ from openai import AuthenticationError
 from playwright.async_api import Browser, Page, expect
 from staff import PASSWORD, Caller, hire, member, script
 
+from mintoken.context import Access
 from mintoken.pages import PAGES
 from mintoken.people import Role, User
+from mintoken.reports import UsageRow
 from mintoken.routes.base import FORM
 from mintoken.routes.dashboard import DASHBOARD
-from mintoken.routes.pages_requests import LABELS
+from mintoken.routes.pages_requests import LABELS, ON_A_PAGE
 
 PATHS = tuple(path for path, _ in PAGES)
 
@@ -59,9 +63,10 @@ async def test_every_page_is_for_those_who_may_see_it(proxy: Proxy, role: Role |
     caller = Caller(proxy) if role is None else await member(proxy, role)
     headers = caller.headers | {"Content-Type": FORM}
     for method, path, _, access in DASHBOARD:
-        if path.endswith(("sign-in", "sign-out", "{name}")):
+        if access is Access.SIGN_IN:
             continue
-        url = f"{proxy.admin_url}{path.replace('{id}', 'nobody')}"
+        filled = path.replace("{id}", "nobody").replace("{name}", "level")
+        url = f"{proxy.admin_url}{filled}"
         async with proxy.session.request(
             method, url, headers=headers, cookies={}, allow_redirects=False
         ) as answer:
@@ -281,19 +286,66 @@ async def test_a_request_opens_its_details_and_back_leads_to_the_same_filter(
             if label not in ("Arm", "The provider's id"):
                 await expect(table).to_contain_text(label)
         await expect(table).to_contain_text("$")
+        await page.get_by_role("link", name="Back to the requests").click()
+        await expect(page.get_by_label("Model")).to_have_value("another")
         await page.go_back()
+        await page.go_back()
+        await expect(page.get_by_label("Model")).to_have_value("another")
+        await expect(page.locator("#live")).to_have_text("Live.")
+        await proxy.post(CHAT | {"model": "another"})
+        row = page.locator("#rows tr").filter(has=page.locator(".time")).first
+        await expect(page.locator("#rows tr")).to_have_count(2)
+        await row.get_by_role("link").click()  # It came by itself.
+        await page.get_by_role("link", name="Back to the requests").click()
         await expect(page.get_by_label("Model")).to_have_value("another")
         [key] = (await (await script(proxy, Role.VIEWER)).ask("GET", "/api/keys"))["data"]
         await page.goto(f"/dashboard/requests?key_id={key['id']}")
         await expect(page.locator("#live")).to_have_text("Live.")
         await proxy.post()
-        await expect(page.locator("#rows tr")).to_have_count(3)
+        await expect(page.locator("#rows tr")).to_have_count(4)
         await page.goto("/dashboard/requests?outcome=crashed")
         await expect(page.locator("#live")).to_have_text("Live.")
         await proxy.post()
-        await proxy.settled(4)
+        await proxy.settled(5)
         await page.wait_for_timeout(600)  # More than the feed's look takes.
         await expect(page.locator("#rows")).to_contain_text("None yet.")
+
+
+async def test_older_requests_stay_as_they_are_and_lead_back_to_the_newest(
+    browser: Browser, proxy: Proxy, owner: User
+) -> None:
+    for number in range(ON_A_PAGE + 2):
+        await proxy.post(CHAT | {"model": f"one {number}"})
+    await proxy.settled(ON_A_PAGE + 2)
+    async with looking(browser, proxy, owner) as page:
+        await page.goto("/dashboard/requests?intensity=full")
+        await page.get_by_role("link", name="Older").click()
+        await expect(page.locator("#rows")).to_contain_text("one 1")
+        await proxy.post(CHAT | {"model": "a new one"})
+        await proxy.settled(ON_A_PAGE + 3)
+        await page.locator("#rows a").last.click()
+        await page.get_by_role("link", name="Back to the requests").click()
+        await expect(page.locator("#rows tr")).to_have_count(2)
+        await page.get_by_role("link", name="To the newest").click()
+        await expect(page.locator("#rows tr").first).to_contain_text("a new one")
+        await expect(page.get_by_label("Level")).to_have_value("full")
+
+
+@pytest.mark.parametrize("before", ["--", "0-", "01a", "ffffffff-ffff-z", "%00"])
+async def test_older_than_what_is_no_request_are_all(proxy: Proxy, before: str) -> None:
+    await proxy.post()
+    await proxy.settled()
+    caller = await member(proxy, Role.VIEWER)
+    async with proxy.session.get(
+        f"{proxy.admin_url}/dashboard/requests?model=gpt-4o&before={before}",
+        headers=caller.headers, cookies={},
+    ) as answer:  # fmt: skip
+        assert answer.status == 200
+        assert "/dashboard/requests/0" in await answer.text()
+
+
+def test_a_request_s_details_are_all_that_is_recorded() -> None:
+    assert {one.name for one in fields(UsageRow)} == {*LABELS}
 
 
 async def test_one_click_turns_the_measurement_on(

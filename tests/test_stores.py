@@ -545,7 +545,7 @@ async def test_everything_on_disk_is_private_whatever_the_umask(open_store, tmp_
 async def test_the_pragmas_are_those_of_the_design(store, database):
     assert ask(database, "PRAGMA journal_mode") == [("wal",)]
     assert ask(database, "PRAGMA application_id") == [(int.from_bytes(b"MTKN", "big"),)]
-    assert ask(database, "PRAGMA user_version") == [(10,)]
+    assert ask(database, "PRAGMA user_version") == [(11,)]
     tables = ask(
         database, "SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE 'sqlite%'"
     )
@@ -553,7 +553,7 @@ async def test_the_pragmas_are_those_of_the_design(store, database):
         (name, 1)
         for name in (
             "accounts admin_keys directory experiment_conversations experiment_samples feed"
-            " key_usage keys latency_buckets latency_days month_usage purged_usage rules"
+            " invitation key_usage keys latency_buckets latency_days month_usage purged_usage rules"
             " sessions totals_until usage usage_dimensions usage_hours usage_totals users"
             " verdicts"
         ).split()

@@ -58,6 +58,29 @@ async def test_a_removed_user_is_gone_with_his_sessions(store, database):
     assert ask(database, "SELECT count(*) FROM sessions") == [(0,)]
 
 
+async def test_an_invitation_is_good_until_its_time_and_the_newest_counts(store):
+    assert await store.invite(b"old", expires_at=NOW + 9)
+    assert await store.invite(b"new", expires_at=NOW + 5)
+    assert not await store.is_invited(b"old", now_ms=NOW)
+    assert await store.is_invited(b"new", now_ms=NOW + 4)
+    assert not await store.is_invited(b"new", now_ms=NOW + 5)
+    assert not await store.save_invited(USER, b"old")
+    assert not await store.save_invited(replace(USER, created_at=NOW + 5), b"new")
+    assert await store.users() == []
+    assert await store.save_invited(USER, b"new")
+    assert await store.users() == [USER]
+    assert not await store.save_invited(replace(USER, id="v", name="eve"), b"new")
+
+
+async def test_any_new_user_ends_an_invitation_and_there_is_none_with_users(store):
+    await store.invite(b"i", expires_at=NOW + 9)
+    await store.save_user(USER)
+    assert not await store.is_invited(b"i", now_ms=NOW)
+    assert not await store.invite(b"j", expires_at=NOW + 9)
+    await store.remove_user("u")
+    assert not await store.save_invited(USER, b"i")
+
+
 async def test_a_session_comes_back_with_its_user_until_it_is_closed(store):
     await store.save_user(USER)
     await store.open_session(session(), before=NEVER)

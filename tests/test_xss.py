@@ -1,6 +1,7 @@
 """Nothing that somebody can name runs in a page: keys, rules, members, accounts, models."""
 
 from dataclasses import replace
+from urllib.parse import urlencode
 
 from browser import looking
 from conftest import CHAT, Proxy
@@ -95,3 +96,17 @@ async def test_nothing_that_a_provider_tells_runs_in_the_details(
     async with looking(browser, proxy, owner) as page:
         for row in rows:
             await assert_nothing_runs(page, f"/dashboard/requests/{row['id']}")
+
+
+async def test_nothing_that_an_address_says_runs_in_a_page(
+    browser: Browser, proxy: Proxy, owner: User
+) -> None:
+    await proxy.post()
+    [row] = await proxy.settled()
+    async with looking(browser, proxy, owner) as page:
+        for payload in PAYLOADS[::5]:
+            asked = urlencode(dict.fromkeys(("key_id", "model", "intensity", "outcome"), payload))
+            for path in ("/dashboard/requests", f"/dashboard/requests/{row['id']}"):
+                await assert_nothing_runs(page, f"{path}?{asked}&{urlencode({'before': payload})}")
+            back = await page.get_by_role("link", name="Back").get_attribute("href")
+            assert back == f"/dashboard/requests?{asked}"

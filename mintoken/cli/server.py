@@ -7,15 +7,17 @@ import gc
 import os
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mintoken import admin, tables
+from mintoken import admin, members, tables
 from mintoken.cli.base import AsJson, ConfigPath, configured, in_store
 from mintoken.clock import utc_ms
 from mintoken.config import Config
 from mintoken.options import Address
+from mintoken.stores.base import Store
 
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell callers a usable one
 FIRST_KEY = """\
@@ -46,10 +48,15 @@ or from Python, with the official SDK:
   )
   print(answer.choices[0].message.content)
 """
+WELCOME = """
+Become the dashboard's owner by this link, which works once, within 24 hours:
+
+  {origin}/dashboard/welcome/{token}
+"""
 
 
 def serve(config: ConfigPath = None) -> None:
-    """Run the proxy until SIGTERM or Ctrl-C; the very first start makes a key and prints it."""
+    """Run the proxy until SIGTERM or Ctrl-C; the very first start prints a key and a link."""
     gc.disable()  # Until the parent has loaded all: none of it is garbage.
     import structlog
 
@@ -66,7 +73,7 @@ def serve(config: ConfigPath = None) -> None:
         sockets = systemd.inherited_sockets(os.environ) or bind(options)
         for sock in sockets:
             stack.enter_context(sock)
-        _greet(options, address_of(sockets[0]))
+        _greet(options, address_of(sockets[0]), address_of(sockets[-1]))
         if os.geteuid() == 0:
             structlog.get_logger().warning(
                 "runs_as_root", advice="Give it a user of its own, as the README's service has."
@@ -80,17 +87,28 @@ def serve(config: ConfigPath = None) -> None:
         raise typer.Exit(parent.run())
 
 
-def _greet(config: Config, public: Address) -> None:
-    issued = in_store(
-        config, lambda store: admin.first_key(store, config.storage.data_dir, now_ms=utc_ms())
-    )
+def _greet(config: Config, public: Address, admin_address: Address) -> None:
+    issued, token = in_store(config, lambda store: _begin(store, config.storage.data_dir))
     if issued is not None:
-        print(FIRST_KEY.format(token=issued.token, base_url=_base_url(public)), flush=True)
+        base_url = f"http://{_usable(public)}/v1"
+        print(FIRST_KEY.format(token=issued.token, base_url=base_url), flush=True)
+    if token is not None:
+        tls = config.admin.tls  # Then there is a front proxy, whose name only the operator knows.
+        origin = "https://YOUR-HOST" if tls else f"http://{_usable(admin_address)}"
+        print(WELCOME.format(origin=origin, token=token), flush=True)
 
 
-def _base_url(listen: Address) -> str:
+async def _begin(store: Store, data_dir: Path) -> tuple[admin.Issued | None, str | None]:
+    """What a very first start makes: a key, and the end of a link for the first owner."""
+    issued = await admin.first_key(store, data_dir, now_ms=utc_ms())
+    if issued is None:
+        return None, None
+    return issued, await members.invite_first_owner(store, data_dir, now_ms=utc_ms())
+
+
+def _usable(listen: Address) -> Address:
     """Where a caller on this machine finds the server."""
-    return f"http://{Address(ANYWHERE.get(listen.host, listen.host), listen.port)}/v1"
+    return Address(ANYWHERE.get(listen.host, listen.host), listen.port)
 
 
 def demo(*, as_json: AsJson = False) -> None:

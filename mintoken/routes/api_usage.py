@@ -18,7 +18,7 @@ from mintoken.documents import stop_documents
 from mintoken.errors import Code, MintokenError
 from mintoken.models import Intensity, Outcome
 from mintoken.reports import Bucket, RequestFilter, Span, SplitBy
-from mintoken.routes.base import given, saved_by
+from mintoken.routes.base import REQUEST_ID, given, saved_by
 from mintoken.usage_shown import (
     LARGEST_PAGE,
     PAGE,
@@ -35,7 +35,6 @@ MOST_BUCKETS = 800
 MOST_DAYS = 800
 _BACK_MS = {Bucket.HOUR: 2 * DAY_MS, Bucket.DAY: 30 * DAY_MS, Bucket.WEEK: 182 * DAY_MS}
 """How far a time series goes back if nobody says."""
-_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _LAST_YEAR = 2999
 
 
@@ -164,7 +163,7 @@ def asked_limit(query: Mapping[str, str]) -> int:
 def asked_id(query: Mapping[str, str]) -> str:
     """The id of the last request that the asker has, or ""; raises MintokenError."""
     text = query.get("before", "").lower()
-    if text and not _ID.fullmatch(text):
+    if text and not REQUEST_ID.fullmatch(text):
         raise _wrong("before", "Use the `next` of a page, which is the id of a request.")
     return text
 

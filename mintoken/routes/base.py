@@ -15,6 +15,8 @@ from mintoken.routes.body import read_body
 from mintoken.savings import Report, control_share, report
 
 FORM = "application/x-www-form-urlencoded"
+REQUEST_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+"""A UUIDv7, which is how usage rows are named."""
 MOST_FIELDS = 100
 LARGEST_BODY = 256 * 1024
 """Bytes; the largest is a text to try the rules on."""

@@ -13,6 +13,7 @@ from mintoken.routes import (
     pages_rules,
     pages_savings,
     pages_sign_in,
+    pages_welcome,
 )
 
 DASHBOARD: tuple[tuple[str, str, Handler, Access], ...] = (
@@ -20,6 +21,8 @@ DASHBOARD: tuple[tuple[str, str, Handler, Access], ...] = (
     ("GET", "/dashboard/sign-in", pages_sign_in.show, Access.SIGN_IN),
     ("POST", "/dashboard/sign-in", pages_sign_in.sign_in, Access.SIGN_IN),
     ("POST", "/dashboard/sign-out", pages_sign_in.sign_out, Access.SIGN_IN),
+    ("GET", "/dashboard/welcome/{token}", pages_welcome.show, Access.SIGN_IN),
+    ("POST", "/dashboard/welcome/{token}", pages_welcome.create, Access.SIGN_IN),
     ("GET", "/dashboard", pages_overview.overview, Access.VIEWER),
     ("GET", "/dashboard/charts/{name}", pages_overview.chart, Access.VIEWER),
     ("GET", "/dashboard/requests", pages_requests.list_requests, Access.VIEWER),

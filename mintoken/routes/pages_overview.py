@@ -10,7 +10,7 @@ from mintoken import statement
 from mintoken.clock import DAY_MS, month_of, utc_text
 from mintoken.context import ACCOUNTS, CLOCK, CONFIG, CONTEXT
 from mintoken.pages import keys_of, page
-from mintoken.reports import HOUR_MS, Bucket, Span, SplitBy, Summary
+from mintoken.reports import HOUR_MS, Bucket, Series, Span, SplitBy, Summary
 from mintoken.routes.base import saved_by
 from mintoken.savings import Status
 from mintoken.usage_shown import mean
@@ -21,8 +21,15 @@ DAYS = (1, 7, 30, 90)
 CHARTS = {
     "requests-by-level": ("Requests by level", SplitBy.LEVEL),
     "output-by-model": ("Output tokens by model", SplitBy.MODEL),
+    "errors-by-level": ("Errors by level", SplitBy.LEVEL),
     "latency": ("Mean latency, ms", SplitBy.NONE),
 }
+MEASURES = {
+    "requests-by-level": "requests",
+    "output-by-model": "output_tokens",
+    "errors-by-level": "errors",
+}
+"""What the charts with bars show, of USAGE_SUMS."""
 Values = Mapping[str, Sequence[int | None]]
 """The lines of a chart: None where nothing was measured."""
 
@@ -57,7 +64,7 @@ async def overview(request: web.Request) -> web.Response:
         figures=_figures(summary),
         days=days,
         choices=DAYS,
-        charts=[await _chart(request, name, days, span, bucket) for name in CHARTS],
+        charts=await _charts(request, days, span, bucket),
         measured=saved.output is not None,
         ratio=statement.row(saved)["ratio"],
         money=statement.row(saved)["saved"],
@@ -73,7 +80,7 @@ async def chart(request: web.Request) -> web.Response:
     if name not in CHARTS:
         raise web.HTTPNotFound
     span, bucket = _span(days, request.app[CLOCK]())
-    values = await _values(request, name, span, bucket)
+    values = _values(name, await _series(request, CHARTS[name][1], span, bucket))
     drawn = await asyncio.to_thread(_drawn, name, _labels(span, bucket), values)
     return web.Response(text=drawn, content_type="image/svg+xml")
 
@@ -85,21 +92,32 @@ def _drawn(name: str, labels: Sequence[str], values: Values) -> str:
     return (charts.lines if name == "latency" else charts.stacked_bars)(labels, values)
 
 
-async def _chart(request: web.Request, name: str, days: int, span: Span, bucket: Bucket) -> Chart:
-    values = await _values(request, name, span, bucket)
-    at_each = list(zip(*values.values(), strict=True)) or [()] * len(_labels(span, bucket))
+async def _charts(request: web.Request, days: int, span: Span, bucket: Bucket) -> list[Chart]:
+    splits = {by for _, by in CHARTS.values()}
+    found = {by: await _series(request, by, span, bucket) for by in splits}
+    labels = _labels(span, bucket)
+    return [
+        _chart(name, days, labels, _values(name, found[by])) for name, (_, by) in CHARTS.items()
+    ]
+
+
+def _chart(name: str, days: int, labels: Sequence[str], values: Values) -> Chart:
+    at_each = list(zip(*values.values(), strict=True)) or [()] * len(labels)
     return Chart(
         title=CHARTS[name][0],
         path=f"/dashboard/charts/{name}?days={days}",
         kind="lines" if name == "latency" else "bars",
         series=[*values],
-        rows=[pair for pair in zip(_labels(span, bucket), at_each, strict=True) if any(pair[1])],
+        rows=[pair for pair in zip(labels, at_each, strict=True) if any(pair[1])],
     )
 
 
-async def _values(request: web.Request, name: str, span: Span, bucket: Bucket) -> Values:
+async def _series(request: web.Request, by: SplitBy, span: Span, bucket: Bucket) -> list[Series]:
     store, account_id = request.app[ACCOUNTS].store, request[CONTEXT].asking.account_id
-    found = await store.timeseries(account_id, span, bucket=bucket, by=CHARTS[name][1])
+    return await store.timeseries(account_id, span, bucket=bucket, by=by)
+
+
+def _values(name: str, found: Sequence[Series]) -> Values:
     if name == "latency":
         return {
             label: list(map(mean, line.sums[total], line.sums[count]))
@@ -109,8 +127,7 @@ async def _values(request: web.Request, name: str, span: Span, bucket: Bucket) -
                 ("Whole answer", "duration_ms", "durations"),
             )
         }
-    measure = "requests" if name == "requests-by-level" else "output_tokens"
-    return {line.group or "(none)": line.sums[measure] for line in found}
+    return {line.group or "(none)": line.sums[MEASURES[name]] for line in found}
 
 
 def _labels(span: Span, bucket: Bucket) -> list[str]:
@@ -132,12 +149,12 @@ def _span(days: int, now_ms: int) -> tuple[Span, Bucket]:
 def _figures(found: Summary) -> list[tuple[str, str, str]]:
     """Each with its name, the figure, and what explains it."""
     usage = found.usage
-    share = f"{usage.errors / usage.requests:.1%}" if usage.requests else "none"
+    share = f"{100 * usage.errors / usage.requests:.1f} %" if usage.requests else "none"
     return [
         ("Requests", f"{usage.requests:,}", ""),
         ("Tokens in", f"{usage.input_tokens:,}", f"{usage.cached_tokens:,} from the cache"),
         ("Tokens out", f"{usage.output_tokens:,}", f"{usage.reasoning_tokens:,} of reasoning"),
-        ("Errors", share, f"{usage.errors:,} requests"),
+        ("Errors", share, "1 request" if usage.errors == 1 else f"{usage.errors:,} requests"),
         ("First byte", _ms(found.first_byte.p50), f"p95 {_ms(found.first_byte.p95)}"),
         ("Whole answer", _ms(found.duration.p50), f"p95 {_ms(found.duration.p95)}"),
     ]

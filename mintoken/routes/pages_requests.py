@@ -12,15 +12,17 @@ from mintoken.models import Intensity, Outcome
 from mintoken.pages import keys_of, page
 from mintoken.pricing import cost
 from mintoken.reports import RequestFilter, Span, UsageRow
+from mintoken.routes.base import REQUEST_ID
 
 ON_A_PAGE = 50
 MODELS_SINCE_DAYS = 90
 """The models that can be asked for are those used since then."""
 COLUMNS = ("Time (UTC)", "Key", "Model", "Level", "Outcome", "In", "Out", "ms")
+NUMBERS = COLUMNS[-3:]
 LABELS = {
-    "id": "Request", "started_at": "Time (UTC)", "model": "Model asked for",
-    "model_served": "Model that answered", "intensity": "Level", "reason": "Reason",
-    "arm": "Arm", "prompt_version": "Text", "input_tokens": "Tokens in",
+    "key_id": "Key's id", "id": "Request", "started_at": "Time (UTC)", "month": "Month",
+    "model": "Model asked for", "model_served": "Model that answered", "intensity": "Level",
+    "reason": "Reason", "arm": "Arm", "prompt_version": "Text", "input_tokens": "Tokens in",
     "cached_tokens": "of these cached", "output_tokens": "Tokens out",
     "reasoning_tokens": "of these reasoning", "injected_tokens": "Injected tokens",
     "charged_tokens": "Charged tokens", "counted_by": "Counted by", "status": "Status",
@@ -43,13 +45,14 @@ async def list_requests(request: web.Request) -> web.Response:
         account_id,
         wanted=_filter(asked),
         limit=ON_A_PAGE,
-        before=request.query.get("before", ""),
+        before=_before(request),
     )
     return page(
         request,
         "requests.html",
         rows=[_shown(row, names) for row in rows],
         columns=COLUMNS,
+        numbers=NUMBERS,
         filters=[
             ("key_id", "Key", list(names.items())),
             ("model", "Model", [(one.group, one.group) for one in models]),
@@ -61,6 +64,9 @@ async def list_requests(request: web.Request) -> web.Response:
         asked=asked,
         place=await store.newest_place(),
         older=_older(asked, rows),
+        kept=_kept(request),
+        newest=not _before(request),
+        first=_query(asked),
     )
 
 
@@ -72,14 +78,31 @@ async def show(request: web.Request) -> web.Response:
     rows = await store.requests(account_id, wanted=RequestFilter(), limit=1, before=f"{id_}\x00")
     if not rows or rows[0].id != id_:
         raise web.HTTPNotFound
-    row = asdict(rows[0]) | {"started_at": utc_text(rows[0].started_at)}
+    row = {name: _text(value) for name, value in asdict(rows[0]).items()}
+    row |= {"started_at": _time(rows[0]), "status": str(rows[0].status)}
     names = {key.id: key.name for key in keys_of(request)}
     fields = [("Key", names.get(rows[0].key_id, rows[0].key_id))]
-    row["stream"] = "yes" if row["stream"] else "no"
-    fields += [(label, row[name]) for name, label in LABELS.items() if row[name] not in ("", None)]
+    fields += [(label, row[name]) for name, label in LABELS.items() if row[name]]
     price = cost(rows[0], request.app[PRICES])
     fields.append(("Price", "none is known" if price is None else f"${price:.3g}"))
-    return page(request, "request.html", fields=fields)
+    return page(request, "request.html", fields=fields, kept=_kept(request))
+
+
+def _text(value: object) -> str:
+    """A value as people read it; empty if there is none."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case _:
+            return str(value)
+
+
+def _time(row: UsageRow) -> str:
+    return (utc_text(row.started_at) or "")[:19].replace("T", " ")
 
 
 _CLOSED: Mapping[str, tuple[str, list[str]]] = {
@@ -99,17 +122,33 @@ def _filter(asked: Mapping[str, str]) -> RequestFilter:
     )
 
 
+def _kept(request: web.Request) -> str:
+    """What the list was asked for, to come back to it from a request."""
+    asked = {name: request.query.get(name, "") for name in ("key_id", "model", *_CLOSED)}
+    return _query({**asked, "before": _before(request)})
+
+
+def _before(request: web.Request) -> str:
+    """The id that only older requests are asked for; empty if it is none."""
+    text = request.query.get("before", "")
+    return text if REQUEST_ID.fullmatch(text) else ""
+
+
+def _query(asked: Mapping[str, str]) -> str:
+    kept = urlencode({name: value for name, value in asked.items() if value})
+    return f"?{kept}" if kept else ""
+
+
 def _older(asked: Mapping[str, str], rows: list[UsageRow]) -> str:
     if len(rows) < ON_A_PAGE:
         return ""
-    kept = {name: value for name, value in asked.items() if value}
-    return "/dashboard/requests?" + urlencode(kept | {"before": rows[-1].id})
+    return "/dashboard/requests" + _query({**asked, "before": rows[-1].id})
 
 
 def _shown(row: UsageRow, names: Mapping[str, str]) -> dict[str, object]:
     return {
         "id": row.id,
-        "started_at": utc_text(row.started_at),
+        "started_at": _time(row),
         "key": names.get(row.key_id, row.key_id),
         "model": row.model,
         "intensity": row.intensity,

@@ -20,8 +20,9 @@ function line(row) {
   tr.className = "new";
   const head = document.createElement("th");
   head.scope = "row";
+  head.className = "time";
   const link = document.createElement("a");
-  link.href = `/dashboard/requests/${encodeURIComponent(row.id)}`;
+  link.href = `/dashboard/requests/${encodeURIComponent(row.id)}${rows.dataset.kept}`;
   link.textContent = row.started_at.slice(0, 19).replace("T", " ");
   head.append(link);
   tr.append(head);

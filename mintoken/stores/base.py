@@ -52,6 +52,15 @@ class UserStore(Protocol):
     async def save_user(self, user: User) -> None:
         """Insert the user, or update the one with his id. Raises NameTakenError."""
 
+    async def invite(self, hash_: bytes, *, expires_at: int) -> bool:
+        """Keep a link's hash in place of the one before; False if there is a user already."""
+
+    async def is_invited(self, hash_: bytes, *, now_ms: int) -> bool:
+        """Is this the hash of the link that is kept? Any new user ends it."""
+
+    async def save_invited(self, user: User, hash_: bytes) -> bool:
+        """Insert the user if the link of this hash is good when he is made; which ends it."""
+
     async def set_password(self, user_id: str, password_hash: str) -> None:
         """Give the user, if he is there, a new password; this ends all his sessions."""
 

@@ -27,6 +27,10 @@ USERS = """
 SELECT id, account_id, name, role, password_hash, created_at FROM users
 WHERE (:account_id IS NULL OR account_id = :account_id) AND (:name IS NULL OR name = :name)
 ORDER BY created_at, id"""
+INVITE = """
+INSERT OR REPLACE INTO invitation (one, hash, expires_at)
+SELECT 1, ?, ? WHERE NOT EXISTS (SELECT 1 FROM users)"""
+IS_INVITED = "SELECT 1 FROM invitation WHERE hash = ? AND expires_at > ?"
 CHANGE_HASH = "UPDATE users SET password_hash = ? WHERE id = ?"
 REMOVE_USER = "DELETE FROM users WHERE id = ?"
 
@@ -70,6 +74,25 @@ class SqliteUsers(ABC):
 
     async def save_user(self, user: User) -> None:
         await self._write(partial(_upsert_user, user))
+
+    async def invite(self, hash_: bytes, *, expires_at: int) -> bool:
+        def work(writer: sqlite3.Connection) -> bool:
+            return writer.execute(INVITE, (hash_, expires_at)).rowcount == 1
+
+        return await self._write(work)
+
+    async def is_invited(self, hash_: bytes, *, now_ms: int) -> bool:
+        with translated():
+            return bool([*await self._reader.execute_fetchall(IS_INVITED, (hash_, now_ms))])
+
+    async def save_invited(self, user: User, hash_: bytes) -> bool:
+        def work(writer: sqlite3.Connection) -> bool:
+            if writer.execute(IS_INVITED, (hash_, user.created_at)).fetchone() is None:
+                return False
+            _upsert_user(user, writer)
+            return True
+
+        return await self._write(work)
 
     async def set_password(self, user_id: str, password_hash: str) -> None:
         def work(writer: sqlite3.Connection) -> None:
