@@ -3,8 +3,9 @@ them does to the requests that it serves meanwhile."""
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
@@ -169,10 +170,10 @@ async def _look(target: Target, token: str) -> None:
 
 
 @contextmanager
-def looking(target: Target, token: str, lookers: int) -> Iterator[None]:
-    """So many of them, each in a process of his own."""
+def looking(target: Target, token: str) -> Iterator[None]:
+    """Two of them, each in a process of his own."""
     started = [
-        get_context("fork").Process(target=look, args=(target, token)) for _ in range(lookers)
+        get_context("fork").Process(target=look, args=(target, token)) for _ in range(LOOKERS)
     ]
     for one in started:
         one.start()
@@ -185,17 +186,25 @@ def looking(target: Target, token: str, lookers: int) -> Iterator[None]:
             one.join()
 
 
-async def beside_pages(target: Target, token: str, seconds: float) -> None:
-    """Print how long chats take while nobody looks at the dashboard, and while two do, by turns."""
-    took: dict[int, list[list[float]]] = {0: [], LOOKERS: []}
+async def beside_pages(target: Target, other: Target, token: str, seconds: float) -> None:
+    """Print how long chats take while nobody looks at any dashboard, while two look at this
+    server's, and while the same two look at that of another server on this machine, by turns.
+
+    The last tells what is only the processor, which they all share."""
+    conditions: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
+        "nobody looks at pages": nullcontext,
+        f"{LOOKERS} look at its pages": partial(looking, target, token),
+        f"{LOOKERS} look at another server's pages": partial(looking, other, token),
+    }
+    took: dict[str, list[list[float]]] = {name: [] for name in conditions}
     await chats(target, 2)
     for _ in range(TURNS):
-        for lookers in took:
-            with looking(target, token, lookers):
+        for name, condition in conditions.items():
+            with condition():
                 await asyncio.sleep(1)  # Until they look.
-                took[lookers].append(await chats(target, seconds / TURNS))
-    for lookers, rounds in took.items():
-        print(f"chats while {lookers} look at pages: {_told(rounds)}")
+                took[name].append(await chats(target, seconds / TURNS))
+    for name, rounds in took.items():
+        print(f"chats while {name}: {_told(rounds)}")
 
 
 def _told(rounds: list[list[float]]) -> str:
