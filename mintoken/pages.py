@@ -1,5 +1,6 @@
 """What all pages of the dashboard share: their names, who looks, forms, and the way back."""
 
+import asyncio
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -45,10 +46,13 @@ def _when(utc: str) -> str:
     return utc[:16].replace("T", " ")
 
 
-def page(
+async def page(
     request: web.Request, template: str, *, status: int = 200, problem: str = "", **values: object
 ) -> web.Response:
-    """A page for whoever is signed in; `problem` says what was wrong with what he sent."""
+    """A page for whoever is signed in; `problem` says what was wrong with what he sent.
+
+    It is made in a thread: a long table takes some ms, and a template's first use up to 40.
+    """
     member = request[CONTEXT].member
     shared = {
         "pages": PAGES,
@@ -58,7 +62,8 @@ def page(
         "may_write": member is not None and member.role is not Role.VIEWER,
         "problem": problem,
     }
-    return aiohttp_jinja2.render_template(template, request, shared | values, status=status)
+    text = await asyncio.to_thread(aiohttp_jinja2.render_string, template, request, shared | values)
+    return web.Response(text=text, status=status, content_type="text/html")
 
 
 def here(path: str) -> str:

@@ -40,7 +40,9 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             request.transport.close()
         return ctx.response
     if ctx.member is not None and request.path.startswith(PAGES[0][0]):
-        return page(request, "error.html", problem=failure.message, status=failure.code.status)
+        return await page(
+            request, "error.html", problem=failure.message, status=failure.code.status
+        )
     return error_response(failure)
 
 

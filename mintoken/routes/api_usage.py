@@ -88,7 +88,9 @@ async def usage_requests(request: web.Request) -> web.Response:
         _account(request), wanted=asked_filter(query), limit=limit + 1, before=asked_id(query)
     )
     names = accounts.directory.key_names(_account(request))
-    return given(requests_shown(rows, limit, names, request.app[PRICES]))
+    return await asyncio.to_thread(
+        lambda: given(requests_shown(rows, limit, names, request.app[PRICES]))
+    )
 
 
 async def usage_savings(request: web.Request) -> web.Response:

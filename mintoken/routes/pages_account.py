@@ -63,7 +63,7 @@ async def remove_member(request: web.Request) -> web.Response:
 async def _page(request: web.Request, *, problem: str = "") -> web.Response:
     asking = request[CONTEXT].asking
     users = await request.app[ACCOUNTS].store.users(account_id=asking.account_id)
-    return page(
+    return await page(
         request,
         "account.html",
         members=[

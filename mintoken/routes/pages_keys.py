@@ -29,7 +29,7 @@ NUMBERS = {"control": MOST_CONTROL, "concise": MOST_CONTROL, "rpm": LIMIT, "conc
 
 async def list_keys(request: web.Request) -> web.Response:
     """`GET /dashboard/keys`; with `?new` and the form of a new one."""
-    return _list(request, creating="new" in request.query)
+    return await _list(request, creating="new" in request.query)
 
 
 async def create(request: web.Request) -> web.Response:
@@ -46,14 +46,14 @@ async def create(request: web.Request) -> web.Response:
         )
     except (admin.RefusedError, NameTakenError) as error:
         given = _given(form)
-        return _list(request, creating=True, blank=given, refused=str(error), status=400)
+        return await _list(request, creating=True, blank=given, refused=str(error), status=400)
     await app[ACCOUNTS].refresh()
-    return _list(request, issued=issued)
+    return await _list(request, issued=issued)
 
 
 async def edit(request: web.Request) -> web.Response:
     """`GET /dashboard/keys/{id}`."""
-    return _edit(request, _document(request, await own_key(request)))
+    return await _edit(request, _document(request, await own_key(request)))
 
 
 async def update(request: web.Request) -> web.Response:
@@ -64,7 +64,7 @@ async def update(request: web.Request) -> web.Response:
         await admin.update_key(store, key.id, settings_of(form), now_ms=app[CLOCK]())
     except (admin.RefusedError, NameTakenError) as error:
         document = _document(request, key) | _given(form)
-        return _edit(request, document, problem=str(error), status=400)
+        return await _edit(request, document, problem=str(error), status=400)
     await app[ACCOUNTS].refresh()
     return back_to("/dashboard/keys")
 
@@ -83,9 +83,9 @@ async def rotate(request: web.Request) -> web.Response:
             now_ms=app[CLOCK](),
         )
     except admin.RefusedError as error:
-        return _list(request, problem=str(error), status=400)
+        return await _list(request, problem=str(error), status=400)
     await app[ACCOUNTS].refresh()
-    return _list(request, issued=issued)
+    return await _list(request, issued=issued)
 
 
 async def revoke(request: web.Request) -> web.Response:
@@ -139,10 +139,10 @@ def _document(request: web.Request, key: Key) -> dict[str, object]:
     return key_document(key, request.app[ACCOUNTS].directory, now_ms=request.app[CLOCK]())
 
 
-def _edit(
+async def _edit(
     request: web.Request, key: Mapping[str, object], *, problem: str = "", status: int = 200
 ) -> web.Response:
-    return page(
+    return await page(
         request,
         "key.html",
         key=key,
@@ -153,7 +153,7 @@ def _edit(
     )
 
 
-def _list(
+async def _list(
     request: web.Request,
     *,
     issued: admin.Issued | None = None,
@@ -163,7 +163,7 @@ def _list(
     problem: str = "",
     status: int = 200,
 ) -> web.Response:
-    return page(
+    return await page(
         request,
         "keys.html",
         keys=[_document(request, key) for key in keys_of(request)],

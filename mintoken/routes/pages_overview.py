@@ -54,7 +54,7 @@ async def overview(request: web.Request) -> web.Response:
     span, bucket = _span(days, now_ms)
     summary = await store.summary(account_id, span)
     saved = (await saved_by(request)).total
-    return page(
+    return await page(
         request,
         "overview.html",
         month=month,

@@ -11,7 +11,7 @@ from mintoken.pages import keys_of, page
 async def playground(request: web.Request) -> web.Response:
     """`GET /dashboard/playground`: the page asks by `/api/keys/{id}/playground`."""
     now_ms, prices = request.app[CLOCK](), request.app[PRICES]
-    return page(
+    return await page(
         request,
         "playground.html",
         keys=[key for key in keys_of(request) if state(key, now_ms=now_ms) == "active"],

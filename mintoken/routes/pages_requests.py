@@ -47,7 +47,7 @@ async def list_requests(request: web.Request) -> web.Response:
         limit=ON_A_PAGE,
         before=_before(request),
     )
-    return page(
+    return await page(
         request,
         "requests.html",
         rows=[_shown(row, names) for row in rows],
@@ -85,7 +85,7 @@ async def show(request: web.Request) -> web.Response:
     fields += [(label, row[name]) for name, label in LABELS.items() if row[name]]
     price = cost(rows[0], request.app[PRICES])
     fields.append(("Price", "none is known" if price is None else f"${price:.3g}"))
-    return page(request, "request.html", fields=fields, kept=_kept(request))
+    return await page(request, "request.html", fields=fields, kept=_kept(request))
 
 
 def _text(value: object) -> str:

@@ -18,7 +18,7 @@ BLANK = {"pattern": "", "action": RuleAction.NEVER_COMPRESS.value, "priority": "
 
 async def list_rules(request: web.Request) -> web.Response:
     """`GET /dashboard/rules`."""
-    return _page(request)
+    return await _page(request)
 
 
 async def add(request: web.Request) -> web.Response:
@@ -34,7 +34,7 @@ async def add(request: web.Request) -> web.Response:
             now_ms=app[CLOCK](),
         )
     except admin.RefusedError as error:
-        return _page(request, given=form, problem=str(error), status=400)
+        return await _page(request, given=form, problem=str(error), status=400)
     await app[ACCOUNTS].refresh()
     return back_to("/dashboard/rules")
 
@@ -50,7 +50,7 @@ async def try_text(request: web.Request) -> web.Response:
     form = await form_of(request)
     text = form.get("text", "")
     if len(text) > TRIED_CHARACTERS:
-        return _page(
+        return await _page(
             request, problem=f"A text has {TRIED_CHARACTERS:,} characters at most.", status=400
         )
     directory, account_id = request.app[ACCOUNTS].directory, request[CONTEXT].asking.account_id
@@ -59,7 +59,7 @@ async def try_text(request: web.Request) -> web.Response:
     )
     decision = tried.decision or tried.detected
     told = _told(decision) if decision else {"intensity": "the key's level", "reason": "no rule"}
-    return _page(request, given=form, tried=told)
+    return await _page(request, given=form, tried=told)
 
 
 def _told(decision: Decision) -> dict[str, str]:
@@ -84,7 +84,7 @@ def _is_own(request: web.Request, account_id: str) -> bool:
     return account_id == request[CONTEXT].asking.account_id
 
 
-def _page(
+async def _page(
     request: web.Request,
     *,
     given: Mapping[str, str] = BLANK,
@@ -93,7 +93,7 @@ def _page(
     status: int = 200,
 ) -> web.Response:
     directory = request.app[ACCOUNTS].directory
-    return page(
+    return await page(
         request,
         "rules.html",
         rules=[

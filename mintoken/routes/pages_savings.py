@@ -19,7 +19,7 @@ async def savings(request: web.Request) -> web.Response:
     app, keys, found = request.app, keys_of(request), await saved_by(request)
     stops = documents.stop_documents(app[ACCOUNTS].directory, keys)
     key_ref = keys[0].name if keys else "KEY"
-    return page(
+    return await page(
         request,
         "savings.html",
         columns=statement.COLUMNS,

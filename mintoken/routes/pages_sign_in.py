@@ -11,7 +11,7 @@ from mintoken.routes.session import begin_session, end_session, user_of
 
 async def show(request: web.Request) -> web.Response:
     """`GET /dashboard/sign-in`."""
-    return back_to("/dashboard") if request[CONTEXT].member else page(request, "sign_in.html")
+    return back_to("/dashboard") if request[CONTEXT].member else await page(request, "sign_in.html")
 
 
 async def sign_in(request: web.Request) -> web.Response:
@@ -21,7 +21,7 @@ async def sign_in(request: web.Request) -> web.Response:
         user = await user_of(request, form.get("name", "").strip(), form.get("password", ""))
     except MintokenError as error:
         status = error.code.status
-        return page(request, "sign_in.html", problem=error.message, status=status)
+        return await page(request, "sign_in.html", problem=error.message, status=status)
     response = back_to("/dashboard")
     await begin_session(request, response, user)
     return response

@@ -17,7 +17,7 @@ OVER = "This link does not work any more, or never did."
 
 async def show(request: web.Request) -> web.Response:
     """`GET /dashboard/welcome/{token}`: to look does not use it up."""
-    return await _refusal(request) or _page(request)
+    return await _refusal(request) or await _page(request)
 
 
 async def create(request: web.Request) -> web.Response:
@@ -27,13 +27,13 @@ async def create(request: web.Request) -> web.Response:
     form = await form_of(request)
     name, password = form.get("name", ""), form.get("password", "")
     if problem := wrong_with(password):
-        return _page(request, name, problem=problem)
+        return await _page(request, name, problem=problem)
     try:
         owner = await _owner(request, name, password)
     except RefusedError as error:
-        return _page(request, name, problem=str(error))
+        return await _page(request, name, problem=str(error))
     if owner is None:
-        return _over(request)
+        return await _over(request)
     response = back_to("/dashboard")
     await begin_session(request, response, owner)
     return response
@@ -46,10 +46,10 @@ async def _refusal(request: web.Request) -> web.Response | None:
         app[RATES].attempt(token, request.remote or "")
     except MintokenError as error:
         status = error.code.status
-        return page(request, "sign_in.html", problem=error.message, status=status)
+        return await page(request, "sign_in.html", problem=error.message, status=status)
     now_ms = request[CONTEXT].started_at
     good = await is_invited(app[ACCOUNTS].store, app[SECRET], token, now_ms=now_ms)
-    return None if good else _over(request)
+    return None if good else await _over(request)
 
 
 async def _owner(request: web.Request, name: str, password: str) -> User | None:
@@ -65,8 +65,8 @@ async def _owner(request: web.Request, name: str, password: str) -> User | None:
     )
 
 
-def _page(request: web.Request, name: str = "", *, problem: str = "") -> web.Response:
-    return page(
+async def _page(request: web.Request, name: str = "", *, problem: str = "") -> web.Response:
+    return await page(
         request,
         "welcome.html",
         name=name,
@@ -76,5 +76,5 @@ def _page(request: web.Request, name: str = "", *, problem: str = "") -> web.Res
     )
 
 
-def _over(request: web.Request) -> web.Response:
-    return page(request, "sign_in.html", problem=OVER, status=404)
+async def _over(request: web.Request) -> web.Response:
+    return await page(request, "sign_in.html", problem=OVER, status=404)

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, assert_never
@@ -30,7 +30,7 @@ from mintoken.stores import sqlite_rows as rows
 from mintoken.stores.admission import admit
 from mintoken.stores.base import Batch
 from mintoken.stores.locks import LedgerLock, WorkerLock, find_workers
-from mintoken.stores.sqlite_analytics import SqliteAnalytics
+from mintoken.stores.sqlite_analytics import SqliteAnalytics, ask
 from mintoken.stores.sqlite_audit import audit
 from mintoken.stores.sqlite_file import translated
 from mintoken.stores.sqlite_samples import SAMPLES, SAMPLES_OF_ROWS, sample
@@ -98,13 +98,8 @@ class SqliteStore(SqliteUsers, SqliteAnalytics):
             [(revision,)] = await self._reader.execute_fetchall("SELECT revision FROM directory")
         if revision == known_revision:
             return None
-        async with self._snapshot() as snapshot:
-            [(revision,)] = await snapshot.execute_fetchall("SELECT revision FROM directory")
-            accounts = tuple(map(rows.account, await snapshot.execute_fetchall(rows.ALL_ACCOUNTS)))
-            keys = tuple(map(rows.key, await snapshot.execute_fetchall(rows.ALL_KEYS)))
-            rules = tuple(map(rows.rule, await snapshot.execute_fetchall(rows.ALL_RULES)))
-            verdicts = dict(map(rows.verdict, await snapshot.execute_fetchall(rows.ALL_VERDICTS)))
-        return Directory(revision, accounts, keys, rules, verdicts)
+        # Requests wait for it, so it does not wait for what the dashboard asks.
+        return await asyncio.to_thread(ask, self._path, _directory)
 
     async def save(self, record: Account | Key | Rule) -> None:
         await self._write(partial(self._upsert, record))
@@ -132,9 +127,11 @@ class SqliteStore(SqliteUsers, SqliteAnalytics):
         self, *, month: str, group_by: GroupBy, account_id: str | None = None
     ) -> list[UsageLine]:
         asked = {"month": month, "group_by": group_by.value, "account_id": account_id}
-        async with self._snapshot() as snapshot:
-            lines = await snapshot.execute_fetchall(rows.REPORT, asked)
-        return [rows.usage_line(group_by, line) for line in lines]
+        return await self._answer(
+            lambda database: [
+                rows.usage_line(group_by, line) for line in database.execute(rows.REPORT, asked)
+            ]
+        )
 
     async def samples(
         self,
@@ -145,18 +142,16 @@ class SqliteStore(SqliteUsers, SqliteAnalytics):
     ) -> list[ArmSample]:
         wanted = None if experiments is None else json.dumps([*experiments])
         asked = {"since_ms": since_ms, "account_id": account_id, "experiments": wanted}
-        async with self._snapshot() as snapshot:
-            statement = SAMPLES_OF_ROWS if since_ms else SAMPLES
-            lines = await snapshot.execute_fetchall(statement, asked)
-        # Each has 45 numbers, and there may be a thousand.
-        return await asyncio.to_thread(lambda: list(map(sample, lines)))
+        statement = SAMPLES_OF_ROWS if since_ms else SAMPLES
+        return await self._answer(
+            lambda database: list(map(sample, database.execute(statement, asked)))
+        )
 
     async def purge(self, *, before: str, limit: int) -> int:
         return await self._write(partial(_delete, before, limit))
 
     async def audit(self) -> list[str]:
-        async with self._snapshot() as snapshot:
-            return await _in_its_thread(snapshot, audit)
+        return await self._answer(audit)
 
     async def close(self) -> None:
         with translated():
@@ -173,16 +168,6 @@ class SqliteStore(SqliteUsers, SqliteAnalytics):
                     await self._connections.aclose()
                 finally:
                     self._lock.close()
-
-    @asynccontextmanager
-    async def _snapshot(self) -> AsyncIterator[aiosqlite.Connection]:
-        """A connection for one question, so that long questions hold up no others."""
-        with translated():
-            async with sqlite_file.connect(self._path, mode="ro") as snapshot:
-                await snapshot.executescript(
-                    "PRAGMA query_only=ON; PRAGMA trusted_schema=OFF; BEGIN"
-                )
-                yield snapshot
 
     async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Do the work in a transaction of its own, to its end even if the caller is cancelled."""
@@ -263,6 +248,17 @@ class SqliteStore(SqliteUsers, SqliteAnalytics):
             if of_name and not isinstance(record, Rule):
                 raise NameTakenError(f"The name {record.name!r} is taken.") from error
             raise
+
+
+def _directory(database: sqlite3.Connection) -> Directory:
+    [(revision,)] = database.execute("SELECT revision FROM directory")
+    return Directory(
+        revision,
+        tuple(map(rows.account, database.execute(rows.ALL_ACCOUNTS))),
+        tuple(map(rows.key, database.execute(rows.ALL_KEYS))),
+        tuple(map(rows.rule, database.execute(rows.ALL_RULES))),
+        dict(map(rows.verdict, database.execute(rows.ALL_VERDICTS))),
+    )
 
 
 def _delete(before: str, limit: int, writer: sqlite3.Connection) -> int:

@@ -121,10 +121,10 @@ class SqliteAnalytics:
 
     async def _answer(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         async with self._questions:
-            return await asyncio.to_thread(_ask, self._path, work)
+            return await asyncio.to_thread(ask, self._path, work)
 
 
-def _ask(path: Path, work: Callable[[sqlite3.Connection], _T]) -> _T:
+def ask(path: Path, work: Callable[[sqlite3.Connection], _T]) -> _T:
     """Answer from one state of the database. Blocks."""
     with translated(), reading(path) as database:
         database.executescript("PRAGMA query_only=ON; PRAGMA trusted_schema=OFF; BEGIN")
