@@ -1,8 +1,9 @@
 """The first page: this month's quota, what was used and saved, and charts of it over time."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
@@ -18,20 +19,43 @@ from mintoken.usage_shown import mean
 DAYS = (1, 7, 30, 90)
 """How far back the page can look: by the hour on the shortest, by whole weeks on the longest, whose
 90 bars would take 150 ms to draw, else by the day."""
-CHARTS = {
-    "requests-by-level": ("Requests by level", SplitBy.LEVEL),
-    "output-by-model": ("Output tokens by model", SplitBy.MODEL),
-    "errors-by-level": ("Errors by level", SplitBy.LEVEL),
-    "latency": ("Mean latency, ms", SplitBy.NONE),
-}
-MEASURES = {
-    "requests-by-level": "requests",
-    "output-by-model": "output_tokens",
-    "errors-by-level": "errors",
-}
-"""What the charts with bars show, of USAGE_SUMS."""
 Values = Mapping[str, Sequence[int | None]]
 """The lines of a chart: None where nothing was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """What a chart shows: `kind` is bars or lines, `by` splits the usage, `values` are of that."""
+
+    title: str
+    kind: str
+    by: SplitBy
+    values: Callable[[Sequence[Series]], Values]
+
+
+def _sums(of: str, found: Sequence[Series]) -> Values:
+    """One of USAGE_SUMS."""
+    return {line.group or "(none)": line.sums[of] for line in found}
+
+
+def _latency(found: Sequence[Series]) -> Values:
+    [line] = found
+    return {
+        "First byte": list(map(mean, line.sums["first_byte_ms"], line.sums["first_bytes"])),
+        "Whole answer": list(map(mean, line.sums["duration_ms"], line.sums["durations"])),
+    }
+
+
+CHARTS = {
+    "requests-by-level": Plot(
+        "Requests by level", "bars", SplitBy.LEVEL, partial(_sums, "requests")
+    ),
+    "output-by-model": Plot(
+        "Output tokens by model", "bars", SplitBy.MODEL, partial(_sums, "output_tokens")
+    ),
+    "errors-by-level": Plot("Errors by level", "bars", SplitBy.LEVEL, partial(_sums, "errors")),
+    "latency": Plot("Mean latency, ms", "lines", SplitBy.NONE, _latency),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,58 +100,41 @@ async def overview(request: web.Request) -> web.Response:
 
 async def chart(request: web.Request) -> web.Response:
     """`GET /dashboard/charts/{name}`: a chart of the overview, as an SVG image."""
-    name, days = request.match_info["name"], _days(request)
-    if name not in CHARTS:
+    plot, days = CHARTS.get(request.match_info["name"]), _days(request)
+    if plot is None:
         raise web.HTTPNotFound
     span, bucket = _span(days, request.app[CLOCK]())
-    values = _values(name, await _series(request, CHARTS[name][1], span, bucket))
-    drawn = await asyncio.to_thread(_drawn, name, _labels(span, bucket), values)
+    values = plot.values(await _series(request, plot.by, span, bucket))
+    drawn = await asyncio.to_thread(_drawn, plot.kind, _labels(span, bucket), values)
     return web.Response(text=drawn, content_type="image/svg+xml")
 
 
-def _drawn(name: str, labels: Sequence[str], values: Values) -> str:
+def _drawn(kind: str, labels: Sequence[str], values: Values) -> str:
     """The SVG; takes tens of milliseconds."""
     from mintoken import charts  # pygal, only for who looks at charts.
 
-    return (charts.lines if name == "latency" else charts.stacked_bars)(labels, values)
+    return (charts.lines if kind == "lines" else charts.stacked_bars)(labels, values)
 
 
 async def _charts(request: web.Request, days: int, span: Span, bucket: Bucket) -> list[Chart]:
-    splits = {by for _, by in CHARTS.values()}
+    splits = {plot.by for plot in CHARTS.values()}
     found = {by: await _series(request, by, span, bucket) for by in splits}
     labels = _labels(span, bucket)
     return [
-        _chart(name, days, labels, _values(name, found[by])) for name, (_, by) in CHARTS.items()
+        _chart(plot, f"/dashboard/charts/{name}?days={days}", labels, plot.values(found[plot.by]))
+        for name, plot in CHARTS.items()
     ]
 
 
-def _chart(name: str, days: int, labels: Sequence[str], values: Values) -> Chart:
+def _chart(plot: Plot, path: str, labels: Sequence[str], values: Values) -> Chart:
     at_each = list(zip(*values.values(), strict=True)) or [()] * len(labels)
-    return Chart(
-        title=CHARTS[name][0],
-        path=f"/dashboard/charts/{name}?days={days}",
-        kind="lines" if name == "latency" else "bars",
-        series=[*values],
-        rows=[pair for pair in zip(labels, at_each, strict=True) if any(pair[1])],
-    )
+    rows = [pair for pair in zip(labels, at_each, strict=True) if any(pair[1])]
+    return Chart(title=plot.title, path=path, kind=plot.kind, series=[*values], rows=rows)
 
 
 async def _series(request: web.Request, by: SplitBy, span: Span, bucket: Bucket) -> list[Series]:
     store, account_id = request.app[ACCOUNTS].store, request[CONTEXT].asking.account_id
     return await store.timeseries(account_id, span, bucket=bucket, by=by)
-
-
-def _values(name: str, found: Sequence[Series]) -> Values:
-    if name == "latency":
-        return {
-            label: list(map(mean, line.sums[total], line.sums[count]))
-            for line in found
-            for label, total, count in (
-                ("First byte", "first_byte_ms", "first_bytes"),
-                ("Whole answer", "duration_ms", "durations"),
-            )
-        }
-    return {line.group or "(none)": line.sums[MEASURES[name]] for line in found}
 
 
 def _labels(span: Span, bucket: Bucket) -> list[str]:
