@@ -38,8 +38,8 @@ SELECT
     'model-served', 1,
     CASE b / 10 % 4 WHEN 0 THEN 'none' WHEN 1 THEN 'lite' WHEN 2 THEN 'full' ELSE 'ultra' END,
     'key',
-    CASE WHEN talk IS NULL THEN '' WHEN talk / 7 % 10 = 0 THEN 'control'
-        WHEN talk / 7 % 10 = 1 THEN 'concise' ELSE 'product' END,
+    CASE WHEN talk IS NULL THEN '' WHEN talk / 360 % 10 = 0 THEN 'control'
+        WHEN talk / 360 % 10 = 1 THEN 'concise' ELSE 'product' END,
     iif(talk NOT NULL, printf('%08x%08x', talk * 2654435761 & 4294967295, talk), ''),
     iif(talk NOT NULL, 100 << 2 * (talk % 7), 0),
     '1', 200 + c % 2000, 50 + d % 900, c % 300, 90, 'upstream',
