@@ -21,6 +21,10 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell a usable one
+"""Hosts that only a listener can use, each with where a caller on this machine finds it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What an option takes: `read` makes its value of a TOML value or raises ValueError.

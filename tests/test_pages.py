@@ -16,6 +16,7 @@ from mintoken.people import Role, User
 from mintoken.reports import UsageRow
 from mintoken.routes.base import FORM
 from mintoken.routes.dashboard import DASHBOARD
+from mintoken.routes.pages_keys import BLANK
 from mintoken.routes.pages_requests import LABELS, ON_A_PAGE
 
 PATHS = tuple(path for path, _ in PAGES)
@@ -249,6 +250,15 @@ async def test_without_javascript_a_key_can_be_made(proxy: Proxy) -> None:
         f"{proxy.admin_url}/dashboard/keys?new", headers=caller.headers, cookies={}
     ) as answer:
         assert '<dialog id="create" aria-labelledby="create-heading" open>' in await answer.text()
+
+
+async def test_a_new_keys_snippets_tell_an_address_that_works(start_proxy: StartProxy) -> None:
+    proxy = await start_proxy(server_listen="0.0.0.0:0", server_admin_listen="127.0.0.1:0")
+    caller = await member(proxy, Role.OWNER)
+    form = {name: str(value) for name, value in BLANK.items()} | {"name": "k"}
+    url, headers = f"{proxy.admin_url}/dashboard/keys", caller.headers | {"Host": "vm.example:1"}
+    async with proxy.session.post(url, headers=headers, data=form) as answer:
+        assert "base_url=&#34;http://vm.example:0/v1&#34;" in await answer.text()
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,9 @@ from mintoken import admin, members, tables
 from mintoken.cli.base import AsJson, ConfigPath, configured, in_store
 from mintoken.clock import utc_ms
 from mintoken.config import Config
-from mintoken.options import Address
+from mintoken.options import EVERYWHERE, Address
 from mintoken.stores.base import Store
 
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell callers a usable one
 FIRST_KEY = """\
 This is the first start, so here is a key, shown this one time:
 
@@ -108,7 +107,7 @@ async def _begin(store: Store, data_dir: Path) -> tuple[admin.Issued | None, str
 
 def _usable(listen: Address) -> Address:
     """Where a caller on this machine finds the server."""
-    return Address(ANYWHERE.get(listen.host, listen.host), listen.port)
+    return Address(EVERYWHERE.get(listen.host, listen.host), listen.port)
 
 
 def demo(*, as_json: AsJson = False) -> None:

@@ -11,6 +11,7 @@ from mintoken.context import ACCOUNTS, CLOCK, CONFIG
 from mintoken.documents import key_document
 from mintoken.errors import NameTakenError
 from mintoken.models import Intensity, Key
+from mintoken.options import EVERYWHERE, Address
 from mintoken.pages import account_of, back_to, keys_of, page
 from mintoken.reports import HOUR_MS
 from mintoken.routes.base import form_of
@@ -180,7 +181,10 @@ async def _list(
 
 def _snippets(request: web.Request, token: str) -> list[tuple[str, str]]:
     """How to use a new key: from the shell, and from the two SDKs."""
-    url = f"http://{request.app[CONFIG].server.listen}/v1"
+    listen = request.app[CONFIG].server.listen
+    if listen.host in EVERYWHERE:  # Then it is also where the member finds this page.
+        listen = Address(request.url.host or listen.host, listen.port)
+    url = f"http://{listen}/v1"
     return [
         (
             "curl",
