@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import shutil
 import sqlite3
 import sys
 import tempfile
@@ -184,15 +183,9 @@ def through_server(data: Path, *, rounds: int, seconds: float) -> bool:
     """Print everything that a member sees; was every page under the bar?"""
     server_secret(data)
     token = asyncio.run(dashboard.prepare(data, BIG))
-    other = data.parent / "other"
-    shutil.copytree(data, other / "data")
-    with (
-        provider(data.parent) as upstream,
-        mintoken(data.parent, upstream, account=BIG) as target,
-        mintoken(other, upstream, account=BIG) as other_target,
-    ):
+    with provider(data.parent) as upstream, mintoken(data.parent, upstream, account=BIG) as target:
         good = asyncio.run(dashboard.time_pages(target, token, rounds))
-        asyncio.run(dashboard.beside_pages(target, other_target, token, seconds))
+        asyncio.run(dashboard.beside_pages(upstream, target, token, seconds))
     return good
 
 

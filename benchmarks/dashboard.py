@@ -2,10 +2,10 @@
 them does to the requests that it serves meanwhile."""
 
 import asyncio
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,6 +14,7 @@ from statistics import median, quantiles
 import aiohttp
 
 from benchmarks import bodies
+from benchmarks.processes import pin
 from benchmarks.targets import Target
 from mintoken import members
 from mintoken.app import ROUTES
@@ -30,6 +31,7 @@ PAUSE_S = 0.01
 """Between two chats of one caller, so that the server has something to do, and room."""
 LOOK_EVERY_S = 0.5
 LOOKERS = 2
+CORES = sorted(os.sched_getaffinity(0))
 TURNS = 6
 _LEFT_OUT = ("/api/events", "/dashboard/welcome/{token}")
 """A stream, and what works once and is throttled."""
@@ -157,6 +159,7 @@ async def chats(target: Target, seconds: float) -> list[float]:
 
 def look(target: Target, token: str) -> None:
     """A process of somebody who opens one page after the other, with the charts that are on it."""
+    os.sched_setaffinity(0, CORES[-1:])
     asyncio.run(_look(target, token))
 
 
@@ -170,10 +173,10 @@ async def _look(target: Target, token: str) -> None:
 
 
 @contextmanager
-def looking(target: Target, token: str) -> Iterator[None]:
-    """Two of them, each in a process of his own."""
+def looking(target: Target, token: str, lookers: int) -> Iterator[None]:
+    """So many of them, each in a process of his own."""
     started = [
-        get_context("fork").Process(target=look, args=(target, token)) for _ in range(LOOKERS)
+        get_context("fork").Process(target=look, args=(target, token)) for _ in range(lookers)
     ]
     for one in started:
         one.start()
@@ -186,25 +189,36 @@ def looking(target: Target, token: str) -> Iterator[None]:
             one.join()
 
 
-async def beside_pages(target: Target, other: Target, token: str, seconds: float) -> None:
-    """Print how long chats take while nobody looks at any dashboard, while two look at this
-    server's, and while the same two look at that of another server on this machine, by turns.
+@contextmanager
+def apart(upstream: Target, target: Target) -> Iterator[None]:
+    """Who looks, and the worker that answers him, have a core of their own; the rest has another.
 
-    The last tells what is only the processor, which they all share."""
-    conditions: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
-        "nobody looks at pages": nullcontext,
-        f"{LOOKERS} look at its pages": partial(looking, target, token),
-        f"{LOOKERS} look at another server's pages": partial(looking, other, token),
-    }
-    took: dict[str, list[list[float]]] = {name: [] for name in conditions}
-    await chats(target, 2)
-    for _ in range(TURNS):
-        for name, condition in conditions.items():
-            with condition():
-                await asyncio.sleep(1)  # Until they look.
-                took[name].append(await chats(target, seconds / TURNS))
-    for name, rounds in took.items():
-        print(f"chats while {name}: {_told(rounds)}")
+    So what is measured is not which of them the kernel lets run first.
+    """
+    *others, admin_worker = target.tree.pids()
+    chatting = [*upstream.tree.pids(), *others, os.getpid()]
+    pin(chatting, CORES[:1])
+    pin([admin_worker], CORES[-1:])
+    try:
+        yield
+    finally:
+        pin([*chatting, admin_worker], CORES)
+
+
+async def beside_pages(upstream: Target, target: Target, token: str, seconds: float) -> None:
+    """Print how long chats take while nobody looks at the dashboard, and while two do, by turns:
+    first with a core for each side, then with all cores for all."""
+    for where, placed in (("apart", apart(upstream, target)), ("together", nullcontext())):
+        took: dict[int, list[list[float]]] = {0: [], LOOKERS: []}
+        with placed:
+            await chats(target, 2)
+            for _ in range(TURNS):
+                for lookers in took:
+                    with looking(target, token, lookers):
+                        await asyncio.sleep(1)  # Until they look.
+                        took[lookers].append(await chats(target, seconds / TURNS))
+        for lookers, rounds in took.items():
+            print(f"chats while {lookers} look at pages, {where}: {_told(rounds)}")
 
 
 def _told(rounds: list[list[float]]) -> str:

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,13 @@ class Tree:
             return sum(_kb(f"/proc/{pid}/smaps_rollup", "Pss:") for pid in self.pids()) / 1024
         except PermissionError:
             return None
+
+
+def pin(pids: Iterable[int], cores: Iterable[int]) -> None:
+    """Let all threads of these processes run on these cores only, and what they start as well."""
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), cores)
 
 
 def _cpu_ticks(pid: int) -> int:
