@@ -66,6 +66,12 @@ async def test_what_is_given_of_a_key_changes_and_nothing_else(owner: Caller) ->
     assert same == never
 
 
+async def test_an_expiry_far_behind_the_calendar_hides_no_key(owner: Caller) -> None:
+    made = await owner.ask("POST", "/api/keys", {"expires_at": "9999-12-31T23:59:59-14:00"})
+    assert (owner.status, made["expires_at"]) == (201, "9999-12-31T23:59:59Z")
+    assert made["id"] in [key["id"] for key in (await owner.ask("GET", "/api/keys"))["data"]]
+
+
 async def test_a_name_in_use_is_a_conflict_until_its_key_is_revoked(owner: Caller) -> None:
     made = await owner.ask("POST", "/api/keys", {"name": "app"})
     other = await owner.ask("POST", "/api/keys", {"name": "other"})
