@@ -105,6 +105,20 @@ async def test_a_form_that_is_none_is_refused(
     assert ('role="alert"' in text) is (status != 200)
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "-1", "1.5", "\u0661", "x", "1" * 17])
+@pytest.mark.parametrize(
+    ("path", "field"), [("account/quota", "monthly_tokens"), ("keys", "rpm"), ("keys", "control")]
+)
+async def test_what_is_no_number_is_told(proxy: Proxy, path: str, field: str, number: str) -> None:
+    caller = await member(proxy, Role.OWNER)
+    async with proxy.session.post(
+        f"{proxy.admin_url}/dashboard/{path}", cookies={}, headers=caller.headers,
+        data={"name": "x", "intensity": "full", field: number},
+    ) as answer:  # fmt: skip
+        assert answer.status == 400
+        assert "is a whole number from 0 to" in await answer.text()
+
+
 # --- The whole story ----------------------------------------------------------------------------
 
 

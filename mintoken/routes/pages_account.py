@@ -10,7 +10,7 @@ from mintoken.pages import account_of, back_to, page
 from mintoken.passwords import SHORTEST, wrong_with
 from mintoken.people import Role
 from mintoken.routes import accounts
-from mintoken.routes.base import form_of
+from mintoken.routes.base import form_of, whole_number
 
 
 async def show(request: web.Request) -> web.Response:
@@ -20,11 +20,11 @@ async def show(request: web.Request) -> web.Response:
 
 async def change_quota(request: web.Request) -> web.Response:
     """`POST /dashboard/account/quota`."""
-    known, text = request.app[ACCOUNTS], (await form_of(request)).get("monthly_tokens", "")
-    if not text.isdecimal() or int(text) > admin.MONTHLY_TOKENS_LIMIT:
-        most = admin.MONTHLY_TOKENS_LIMIT
+    known, most = request.app[ACCOUNTS], admin.MONTHLY_TOKENS_LIMIT
+    tokens = whole_number((await form_of(request)).get("monthly_tokens", ""), most=most)
+    if tokens is None:
         return await _page(request, problem=f"The quota is a whole number from 0 to {most:,}.")
-    await admin.update_account(known.store, account_of(request).id, monthly_tokens=int(text))
+    await admin.update_account(known.store, account_of(request).id, monthly_tokens=tokens)
     await known.refresh()
     return back_to("/dashboard/account")
 
