@@ -1,11 +1,12 @@
 """What the control plane does: whole requests, by scripts and by who signed in."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from conftest import PROVIDER_CANARY, Proxy
-from staff import PASSWORD, Caller, member, script
+from staff import PASSWORD, Caller, hire, member, script
 
 from mintoken.arms import MOST_CONTROL
 from mintoken.clock import utc_text
@@ -239,6 +240,15 @@ async def test_members_come_and_go_and_the_last_owner_stays(proxy: Proxy) -> Non
     await owner.ask("POST", "/api/members", {"name": "b", "role": "owner", "password": PASSWORD})
     await owner.ask("DELETE", f"/api/members/{me}")
     assert owner.status == 204
+
+
+async def test_two_owners_who_remove_each_other_leave_one(proxy: Proxy, owner: Caller) -> None:
+    users = [await hire(proxy.data_dir, name, Role.OWNER) for name in ("ada", "bob")]
+    callers = [Caller(proxy, owner.headers) for _ in users]
+    asked = zip(callers, users, strict=True)
+    await asyncio.gather(*(one.ask("DELETE", f"/api/members/{user.id}") for one, user in asked))
+    assert sorted(one.status for one in callers) == [204, 409]
+    assert len((await owner.ask("GET", "/api/members"))["data"]) == 1
 
 
 async def test_a_database_that_cannot_be_asked_refuses_and_says_so(
