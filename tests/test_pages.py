@@ -187,6 +187,17 @@ async def test_a_viewer_sees_no_way_to_change_anything(browser: Browser, proxy: 
             assert await forms.count() == 0, path
 
 
+@pytest.mark.parametrize("role", Role)
+async def test_who_else_may_sign_in_is_told_to_owners_only(proxy: Proxy, role: Role) -> None:
+    await hire(proxy.data_dir, "somebody else", Role.ADMIN)
+    caller = await member(proxy, role)
+    async with proxy.session.get(
+        f"{proxy.admin_url}/dashboard/account", headers=caller.headers, cookies={}
+    ) as answer:
+        assert answer.status == 200
+        assert ("somebody else" in await answer.text()) is (role is Role.OWNER)
+
+
 async def test_what_is_wrong_in_a_form_is_said_and_what_was_typed_stays(
     browser: Browser, proxy: Proxy, owner: User
 ) -> None:

@@ -61,8 +61,11 @@ async def remove_member(request: web.Request) -> web.Response:
 
 
 async def _page(request: web.Request, *, problem: str = "") -> web.Response:
-    asking = request[CONTEXT].asking
-    users = await request.app[ACCOUNTS].store.users(account_id=asking.account_id)
+    asking, store = request[CONTEXT].asking, request.app[ACCOUNTS].store
+    is_owner = (
+        asking.role is Role.OWNER
+    )  # Others are not told who may sign in, as by `/api/members`.
+    users = await store.users(account_id=asking.account_id) if is_owner else []
     return page(
         request,
         "account.html",
@@ -75,7 +78,7 @@ async def _page(request: web.Request, *, problem: str = "") -> web.Response:
             }
             for user in users
         ],
-        is_owner=asking.role is Role.OWNER,
+        is_owner=is_owner,
         roles=[role.value for role in reversed(Role)],  # The least first.
         password_length=SHORTEST,
         problem=problem,
