@@ -73,6 +73,20 @@ async def test_an_expiry_far_behind_the_calendar_hides_no_key(owner: Caller) -> 
     assert made["id"] in [key["id"] for key in (await owner.ask("GET", "/api/keys"))["data"]]
 
 
+async def test_a_key_that_is_revoked_while_it_is_changed_stays_revoked(owner: Caller) -> None:
+    for _ in range(5):
+        path = f"/api/keys/{(await owner.ask('POST', '/api/keys', {}))['id']}"
+        callers = [Caller(owner.proxy, owner.headers) for _ in range(3)]
+        await asyncio.gather(
+            callers[0].ask("PATCH", path, {"rpm": 5}),
+            callers[1].ask("POST", f"{path}/revoke"),
+            callers[2].ask("PATCH", path, {"rpm": 7}),
+        )
+        assert callers[1].status == 200
+        keys = (await owner.ask("GET", "/api/keys"))["data"]
+        assert [key["is_active"] for key in keys if path.endswith(key["id"])] == [False]
+
+
 async def test_a_name_in_use_is_a_conflict_until_its_key_is_revoked(owner: Caller) -> None:
     made = await owner.ask("POST", "/api/keys", {"name": "app"})
     other = await owner.ask("POST", "/api/keys", {"name": "other"})

@@ -144,7 +144,10 @@ class Store(UserStore, UsageStore, Protocol):
         """All accounts, keys and rules; None if the store is still at `known_revision`."""
 
     async def save(self, record: Account | Key | Rule) -> None:
-        """Insert the record, or update the one with its id. Raises NameTakenError."""
+        """Insert the record, or update the one with its id. Raises NameTakenError.
+
+        A key that is revoked stays so, whoever had read it before.
+        """
 
     async def remove_rule(self, rule_id: str) -> None:
         """Delete the rule of this id, if it is there."""
