@@ -268,6 +268,20 @@ async def test_a_key_is_edited_and_rotated_with_the_overlap_that_is_chosen(
     assert (await proxy.post(Authorization=f"Bearer {token}")).status == 200
 
 
+async def test_a_revoked_key_is_not_edited(proxy: Proxy) -> None:
+    caller = await member(proxy, Role.ADMIN)
+    [key] = (await caller.ask("GET", "/api/keys"))["data"]
+    ended = await caller.ask("POST", f"/api/keys/{key['id']}/revoke")
+    async with proxy.session.post(
+        f"{proxy.admin_url}/dashboard/keys/{key['id']}", headers=caller.headers, cookies={},
+        data={"name": "changed", "intensity": "lite"},
+    ) as answer:  # fmt: skip
+        assert answer.status == 400
+        assert "The key is revoked." in await answer.text()
+    [now] = (await caller.ask("GET", "/api/keys"))["data"]
+    assert now == ended | {"last_used_at": now["last_used_at"]}
+
+
 async def test_without_javascript_a_key_can_be_made(proxy: Proxy) -> None:
     caller = await member(proxy, Role.ADMIN)
     async with proxy.session.get(
