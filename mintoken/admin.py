@@ -199,7 +199,10 @@ def first_account(directory: Directory) -> Account:
 
 async def update_key(store: Store, ref: str, settings: KeySettings, *, now_ms: int) -> Key:
     """Change what is given. Raises NameTakenError, RefusedError, StorageError."""
-    key = settings.apply(find_key(await everything(store), ref), now_ms=now_ms)
+    key = find_key(await everything(store), ref)
+    if key.revoked_at is not None:
+        raise RefusedError("The key is revoked. Create a new one instead.")
+    key = settings.apply(key, now_ms=now_ms)
     await store.save(key)
     return key
 

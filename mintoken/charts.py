@@ -18,6 +18,8 @@ COLOURS = {
 _INK = {"light": ("#1d2329", "#5a646e", "#d5dbe0"), "dark": ("#e6eaee", "#9aa5b0", "#3a444d")}
 WIDTH, HEIGHT = 480, 260
 """Of an image, about the size that it is shown in: its letters shrink and grow with it."""
+LEGEND_ROW = 21
+"""How high one is, in the legend's letters."""
 SHORT_NAME = 12
 MOST_DOTS = 40
 """Of a line; more run into each other, and take long to draw."""
@@ -67,10 +69,14 @@ def _drawn(
     **options: object,
 ) -> str:
     names = list(series)
+    columns = _columns(names)
+    # pygal leaves no room for a last row of the legend that is not full.
+    last_row = LEGEND_ROW if len(names) % columns else 0
     drawn = kind(
-        width=WIDTH, height=HEIGHT, margin=8, margin_right=20, js=[], max_scale=6, order_min=0,
+        width=WIDTH, height=HEIGHT, margin=8, margin_right=20, js=[],
+        margin_bottom=8 + last_row, max_scale=6, order_min=0,
         css=["file://style.css", "file://graph.css", _css()],
-        legend_at_bottom=True, legend_at_bottom_columns=_columns(names),
+        legend_at_bottom=True, legend_at_bottom_columns=columns,
         no_data_text="Nothing yet", print_values=False, show_minor_x_labels=False,
         x_labels_major_count=min(6, max(1, len(labels))), truncate_legend=24, truncate_label=-1,
         value_formatter=compact, disable_xml_declaration=True,

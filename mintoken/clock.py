@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 DAY_MS = 86_400_000
+_LAST_S = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 
 
 def utc_ms() -> int:
@@ -34,7 +35,10 @@ def _utc(now_ms: int) -> datetime:
 
 
 def utc_text(ms: int | None) -> str | None:
-    """A time for people and programs: ISO 8601 in UTC, in whole seconds; None stays None."""
+    """A time for people and programs: ISO 8601 in UTC, in whole seconds; None stays None.
+
+    What is later than the calendar, as an expiry may be, is its last second.
+    """
     if ms is None:
         return None
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(min(ms // 1000, _LAST_S), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

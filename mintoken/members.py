@@ -98,12 +98,6 @@ async def remove_user(store: Store, ref: str) -> User:
     return user
 
 
-def is_last_owner(user: User, users: list[User]) -> bool:
-    """Would nobody be left to say who else may sign in to his account?"""
-    owners = [one for one in users if one.account_id == user.account_id and one.role is Role.OWNER]
-    return [one.id for one in owners] == [user.id]
-
-
 async def create_admin_key(
     store: Store, data_dir: Path, account_ref: str, name: str, role: Role, *, now_ms: int
 ) -> IssuedAdminKey:

@@ -61,5 +61,16 @@ async def member_of_key(store: UserStore, secret: bytes, token: str) -> Member |
     return None
 
 
+async def is_still_in(
+    store: UserStore, member: Member, options: AdminConfig, *, now_ms: int
+) -> bool:
+    """Is what this member came by still good? To look prolongs no session. Raises StorageError."""
+    if member.session_id:
+        found = await store.session(member.session_id)
+        return found is not None and is_alive(found[0], options, now_ms=now_ms)
+    keys = await store.admin_keys()
+    return any(key.id == member.user_id and key.revoked_at is None for key in keys)
+
+
 def _id(secret: bytes, token: str) -> str:
     return hash_key(secret, token).hex()

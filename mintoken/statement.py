@@ -1,10 +1,9 @@
-"""A report of savings as people and as programs read it."""
+"""A report of savings as people read it."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from mintoken.experiment import FLOOR, MEASURE, WANTED, Comparison, Interval
+from mintoken.experiment import FLOOR, MEASURE, WANTED, Interval
 from mintoken.pricing import Prices
 from mintoken.savings import Line, Money, Report, Status
 
@@ -27,9 +26,6 @@ Measured is a ratio that is known within {100 * WANTED:.0f} percentage points.""
 NAMES_SHOWN = 5
 GUESSED = 0.05
 """The share of requests with estimated tokens from which on it is told."""
-
-
-# --- For people ---------------------------------------------------------------------------------
 
 
 def row(line: Line) -> dict[str, object]:
@@ -78,11 +74,12 @@ def _measured(report: Report, prices: Prices, key: str) -> Iterator[str]:
     yield from _against_concise(report)
     yield from _caveats(report)
     yield HOW
-    if days := sorted({price.as_of for price in _used(report, prices).values()}):
+    if days := sorted({price.as_of for price in prices_used(report, prices).values()}):
         yield f"Prices as of {' and '.join(day or 'an unknown day' for day in days)}."
 
 
-def _used(report: Report, prices: Prices) -> Prices:
+def prices_used(report: Report, prices: Prices) -> Prices:
+    """Those of the models of the report, as far as they are known."""
     names = [line.model for line in report.lines if line.model is not None]
     return {name: prices[name] for name in names if name in prices}
 
@@ -173,65 +170,3 @@ def _span(interval: Interval | None, shown: Callable[[float], str]) -> str | Non
 def _printable(name: str) -> str:
     """Callers choose the names of models: what would steer the terminal is not shown."""
     return "".join(one if one.isprintable() else "\ufffd" for one in name) or "(none)"
-
-
-# --- For programs -------------------------------------------------------------------------------
-
-
-def document(report: Report, prices: Prices) -> dict[str, object]:
-    """The report as JSON has it: tokens per request, US dollars, ratios with their intervals."""
-    return {
-        "arms": [asdict(one) for one in report.arms],
-        "total": _line(report.total),
-        "models": [_line(line) for line in report.lines],
-        "concise_against_control": report.concise and _line(report.concise),
-        "product_against_concise": report.over_concise and _line(report.over_concise),
-        "unpriced": report.unpriced,
-        "prices": {name: asdict(price) for name, price in _used(report, prices).items()},
-        "confidence": 0.95,
-    }
-
-
-def _line(line: Line) -> dict[str, object]:
-    comparison, known = line.comparison, line.output is not None
-    return {
-        "model": line.model,
-        "status": line.status.value,
-        "conversations": _arms(comparison.seen),
-        "needed_conversations": line.needed,
-        "requests": _arms(comparison.requests),
-        "left_out": comparison.left_out,
-        "output_per_request": {
-            "treated": comparison.treated[MEASURE["output_tokens"]] if known else None,
-            "reference": comparison.reference[MEASURE["output_tokens"]] if known else None,
-        },
-        "output_ratio": line.output and asdict(line.output),
-        "visible_ratio": line.visible and asdict(line.visible),
-        "reasoning_ratio": line.reasoning and asdict(line.reasoning),
-        "requests_per_conversation_ratio": line.follow_ups and asdict(line.follow_ups),
-        "estimated": _shares(comparison, "estimated"),
-        "unreported": _shares(comparison, "unreported"),
-        "money": line.money and line.money.interval and _money(line.money),
-        "priced": line.money is not None,
-    }
-
-
-def _shares(comparison: Comparison, measure: str) -> dict[str, float]:
-    place = MEASURE[measure]
-    return {"treated": comparison.treated[place], "reference": comparison.reference[place]}
-
-
-def _arms(pair: Sequence[int]) -> dict[str, int]:
-    return {"treated": pair[0], "reference": pair[1]}
-
-
-def _money(worth: Money) -> dict[str, object]:
-    return {
-        "currency": "USD",
-        "requests": worth.requests,
-        "net": worth.interval and asdict(worth.interval),
-        "output_saved": worth.output,
-        "injected_text": worth.injected,
-        "cache_discount": worth.cache,
-        "net_per_1000_requests": 1000 * worth.net / worth.requests,
-    }

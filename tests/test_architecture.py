@@ -23,7 +23,7 @@ FLOORS = {
     "protocols": 2, "stores": 2, "savings": 2, "usage_shown": 2,
     "statement": 3, "upstream": 3, "relay": 3, "ledger": 3, "accounts": 3, "admin": 3,
     "stopping": 3, "admin_rules": 3, "documents": 3,
-    "context": 4, "eval_ask": 4,
+    "context": 4, "eval_ask": 4, "savings_shown": 4,
     "middlewares": 5, "routes": 5, "eval_plan": 5,
     "app": 6, "connection": 6, "server": 6, "worker": 6, "parent": 6,
     "checks": 6, "stand_in": 6, "demo": 6,

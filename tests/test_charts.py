@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mintoken.charts import COLOURS, compact, lines, stacked_bars
+from mintoken.charts import COLOURS, HEIGHT, compact, lines, stacked_bars
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -29,6 +29,17 @@ def test_a_line_breaks_where_nothing_was_measured() -> None:
     assert {"120", "80"} <= set(drawn)
     assert "0" not in drawn
     assert "Nothing yet" in texts(lines(["a"], {}))
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+@pytest.mark.parametrize("name", ["full", "a model with a long name"])
+def test_no_name_of_the_legend_is_cut_off(name: str, count: int) -> None:
+    root = ElementTree.fromstring(stacked_bars(["a"], {f"{name} {at}": [1] for at in range(count)}))
+    [legends] = root.iterfind(f".//{SVG}g[@class='legends']")
+    top = float(legends.attrib["transform"].rstrip(")").split(",")[1])
+    ends = [float(box.attrib["y"]) + 12 for box in legends.iter(f"{SVG}rect")]
+    assert len(ends) == count
+    assert top + max(ends) <= HEIGHT
 
 
 def test_it_asks_nobody_for_anything() -> None:

@@ -1,11 +1,12 @@
 """What the control plane does: whole requests, by scripts and by who signed in."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from conftest import PROVIDER_CANARY, Proxy
-from staff import PASSWORD, Caller, member, script
+from staff import PASSWORD, Caller, hire, member, script
 
 from mintoken.arms import MOST_CONTROL
 from mintoken.clock import utc_text
@@ -64,6 +65,26 @@ async def test_what_is_given_of_a_key_changes_and_nothing_else(owner: Caller) ->
     assert never == made | {"expires_at": None}
     same = await owner.ask("PATCH", f"/api/keys/{made['id']}", {})
     assert same == never
+
+
+async def test_an_expiry_far_behind_the_calendar_hides_no_key(owner: Caller) -> None:
+    made = await owner.ask("POST", "/api/keys", {"expires_at": "9999-12-31T23:59:59-14:00"})
+    assert (owner.status, made["expires_at"]) == (201, "9999-12-31T23:59:59Z")
+    assert made["id"] in [key["id"] for key in (await owner.ask("GET", "/api/keys"))["data"]]
+
+
+async def test_a_key_that_is_revoked_while_it_is_changed_stays_revoked(owner: Caller) -> None:
+    for _ in range(5):
+        path = f"/api/keys/{(await owner.ask('POST', '/api/keys', {}))['id']}"
+        callers = [Caller(owner.proxy, owner.headers) for _ in range(3)]
+        await asyncio.gather(
+            callers[0].ask("PATCH", path, {"rpm": 5}),
+            callers[1].ask("POST", f"{path}/revoke"),
+            callers[2].ask("PATCH", path, {"rpm": 7}),
+        )
+        assert callers[1].status == 200
+        keys = (await owner.ask("GET", "/api/keys"))["data"]
+        assert [key["is_active"] for key in keys if path.endswith(key["id"])] == [False]
 
 
 async def test_a_name_in_use_is_a_conflict_until_its_key_is_revoked(owner: Caller) -> None:
@@ -233,6 +254,15 @@ async def test_members_come_and_go_and_the_last_owner_stays(proxy: Proxy) -> Non
     await owner.ask("POST", "/api/members", {"name": "b", "role": "owner", "password": PASSWORD})
     await owner.ask("DELETE", f"/api/members/{me}")
     assert owner.status == 204
+
+
+async def test_two_owners_who_remove_each_other_leave_one(proxy: Proxy, owner: Caller) -> None:
+    users = [await hire(proxy.data_dir, name, Role.OWNER) for name in ("ada", "bob")]
+    callers = [Caller(proxy, owner.headers) for _ in users]
+    asked = zip(callers, users, strict=True)
+    await asyncio.gather(*(one.ask("DELETE", f"/api/members/{user.id}") for one, user in asked))
+    assert sorted(one.status for one in callers) == [204, 409]
+    assert len((await owner.ask("GET", "/api/members"))["data"]) == 1
 
 
 async def test_a_database_that_cannot_be_asked_refuses_and_says_so(

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp_sse_client.client import EventSource
 from conftest import CHAT, Proxy, Served, StartProxy, eventually, usage_rows
-from staff import hire, script
+from staff import Caller, hire, member, script
 from store_cases import add_account, reservation, reserve, settle, settlement
 
 from mintoken import members
@@ -75,6 +75,35 @@ async def test_a_listener_gets_what_is_settled_and_goes_on_where_he_was(proxy: P
             assert (await anext(source)).last_event_id == place
             found = [json.loads((await anext(source)).data)["model"] for _ in models]
         assert found == models
+
+
+async def remove_viewer(proxy: Proxy, caller: Caller) -> None:
+    me = await caller.ask("GET", "/api/me")
+    await (await script(proxy, Role.OWNER)).ask("DELETE", f"/api/members/{me['id']}")
+
+
+async def sign_out(proxy: Proxy, caller: Caller) -> None:
+    await caller.ask("POST", "/api/logout")
+
+
+async def revoke_key(proxy: Proxy, caller: Caller) -> None:
+    store = await open_sqlite(proxy.data_dir, clock_ms=utc_ms)
+    await members.revoke_admin_key(store, "viewer script", now_ms=utc_ms())
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "end"), [(member, sign_out), (member, remove_viewer), (script, revoke_key)]
+)
+async def test_who_may_not_ask_any_more_is_told_nothing_more(proxy: Proxy, make, end) -> None:
+    caller = await make(proxy, Role.VIEWER)
+    url, headers = f"{proxy.admin_url}/api/events", caller.headers
+    async with proxy.session.get(url, headers=headers, cookies={}) as answer:
+        await proxy.post(CHAT | {"model": "before"})
+        assert b"before" in await answer.content.readuntil(b"}\r\n\r\n")
+        await end(proxy, caller)
+        await proxy.post(CHAT | {"model": "after"})
+        assert b"after" not in await asyncio.wait_for(answer.content.read(), 5)
 
 
 @pytest.mark.parametrize("place", ["x", "-1", "1.5", "9" * 19, "١"])

@@ -106,6 +106,20 @@ async def test_a_form_that_is_none_is_refused(
     assert ('role="alert"' in text) is (status != 200)
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "-1", "1.5", "\u0661", "x", "1" * 17])
+@pytest.mark.parametrize(
+    ("path", "field"), [("account/quota", "monthly_tokens"), ("keys", "rpm"), ("keys", "control")]
+)
+async def test_what_is_no_number_is_told(proxy: Proxy, path: str, field: str, number: str) -> None:
+    caller = await member(proxy, Role.OWNER)
+    async with proxy.session.post(
+        f"{proxy.admin_url}/dashboard/{path}", cookies={}, headers=caller.headers,
+        data={"name": "x", "intensity": "full", field: number},
+    ) as answer:  # fmt: skip
+        assert answer.status == 400
+        assert "is a whole number from 0 to" in await answer.text()
+
+
 # --- The whole story ----------------------------------------------------------------------------
 
 
@@ -172,6 +186,17 @@ async def test_a_viewer_sees_no_way_to_change_anything(browser: Browser, proxy: 
             await page.goto(path)
             forms = page.locator("main form[method=post]:not([action$='/try'])")
             assert await forms.count() == 0, path
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_who_else_may_sign_in_is_told_to_owners_only(proxy: Proxy, role: Role) -> None:
+    await hire(proxy.data_dir, "somebody else", Role.ADMIN)
+    caller = await member(proxy, role)
+    async with proxy.session.get(
+        f"{proxy.admin_url}/dashboard/account", headers=caller.headers, cookies={}
+    ) as answer:
+        assert answer.status == 200
+        assert ("somebody else" in await answer.text()) is (role is Role.OWNER)
 
 
 async def test_what_is_wrong_in_a_form_is_said_and_what_was_typed_stays(
@@ -242,6 +267,20 @@ async def test_a_key_is_edited_and_rotated_with_the_overlap_that_is_chosen(
         proxy.keys.append(token)
     assert (await proxy.post()).status == 401
     assert (await proxy.post(Authorization=f"Bearer {token}")).status == 200
+
+
+async def test_a_revoked_key_is_not_edited(proxy: Proxy) -> None:
+    caller = await member(proxy, Role.ADMIN)
+    [key] = (await caller.ask("GET", "/api/keys"))["data"]
+    ended = await caller.ask("POST", f"/api/keys/{key['id']}/revoke")
+    async with proxy.session.post(
+        f"{proxy.admin_url}/dashboard/keys/{key['id']}", headers=caller.headers, cookies={},
+        data={"name": "changed", "intensity": "lite"},
+    ) as answer:  # fmt: skip
+        assert answer.status == 400
+        assert "The key is revoked." in await answer.text()
+    [now] = (await caller.ask("GET", "/api/keys"))["data"]
+    assert now == ended | {"last_used_at": now["last_used_at"]}
 
 
 async def test_without_javascript_a_key_can_be_made(proxy: Proxy) -> None:

@@ -1,5 +1,6 @@
 """One suite for every store: what the seam promises of people."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -56,6 +57,29 @@ async def test_a_removed_user_is_gone_with_his_sessions(store, database):
     assert await store.users() == []
     assert await store.session("s") is None
     assert ask(database, "SELECT count(*) FROM sessions") == [(0,)]
+
+
+async def test_of_owners_who_are_removed_at_once_one_stays(store):
+    owners = [replace(USER, id=id_, name=id_, role=Role.OWNER) for id_ in ("u", "v")]
+    for one in (*owners, replace(USER, id="w", name="w", role=Role.VIEWER)):
+        await store.save_user(one)
+    removed = await asyncio.gather(
+        *(store.remove_user(one.id, keep_an_owner=True) for one in owners)
+    )
+    assert sorted(removed) == [False, True]
+    assert await store.remove_user("w", keep_an_owner=True)
+    [left] = await store.users()
+    assert left in owners
+    assert not await store.remove_user(left.id, keep_an_owner=True)
+    assert await store.remove_user(left.id)
+    assert not await store.remove_user(left.id)
+
+
+async def test_an_owner_of_another_account_is_none_of_this_one(store):
+    await add_account(store, "b")
+    await store.save_user(replace(USER, role=Role.OWNER))
+    await store.save_user(replace(USER, id="v", name="v", account_id="b", role=Role.OWNER))
+    assert not await store.remove_user("u", keep_an_owner=True)
 
 
 async def test_an_invitation_is_good_until_its_time_and_the_newest_counts(store):

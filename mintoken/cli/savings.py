@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import msgspec
 import typer
 
 from mintoken import admin, documents, statement, tables
@@ -10,6 +11,7 @@ from mintoken.models import Directory, Key
 from mintoken.pricing import load_prices
 from mintoken.reports import ArmSample
 from mintoken.savings import control_share, report
+from mintoken.savings_shown import savings_shown
 from mintoken.stores.base import Store
 
 
@@ -44,7 +46,8 @@ def savings(
     found = report(samples, prices, control_share=control_share(keys))
     stops = documents.stop_documents(directory, keys)
     if as_json:
-        tables.print_json({"since": since, **statement.document(found, prices), "stopped": stops})
+        shown = savings_shown(found, prices, stops)
+        tables.print_json({"since": since, **msgspec.to_builtins(shown)})
         return
     rows, total = [statement.row(line) for line in found.lines], statement.row(found.total)
     title = f"Savings since {since}, UTC" if since else "Savings"

@@ -5,7 +5,7 @@ from aiohttp import web
 from mintoken.admin import RefusedError, find_account, update_account
 from mintoken.context import ACCOUNTS, CONTEXT, PASSWORDS
 from mintoken.errors import Code, MintokenError
-from mintoken.members import create_user, is_last_owner
+from mintoken.members import create_user
 from mintoken.routes.base import current, given, taken
 from mintoken.shapes import AccountChange, MemberCreate, MemberList
 from mintoken.shown import account_shown, member_shown
@@ -57,7 +57,6 @@ async def remove_member(request: web.Request) -> web.Response:
     found = [one for one in users if one.id == request.match_info["id"]]
     if not found:
         raise MintokenError(Code.NOT_FOUND, "Your account has no member of this id.")
-    if is_last_owner(found[0], users):
+    if not await store.remove_user(found[0].id, keep_an_owner=True):
         raise RefusedError("He is the account's last owner. Make another one first.")
-    await store.remove_user(found[0].id)
     return web.Response(status=204)

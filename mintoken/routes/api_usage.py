@@ -11,7 +11,6 @@ import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
-from mintoken import statement
 from mintoken.clock import DAY_MS, month_of
 from mintoken.context import ACCOUNTS, CLOCK, CONTEXT, PRICES
 from mintoken.documents import stop_documents
@@ -19,6 +18,7 @@ from mintoken.errors import Code, MintokenError
 from mintoken.models import Intensity, Outcome
 from mintoken.reports import Bucket, RequestFilter, Span, SplitBy
 from mintoken.routes.base import REQUEST_ID, given, saved_by
+from mintoken.savings_shown import savings_shown
 from mintoken.usage_shown import (
     LARGEST_PAGE,
     PAGE,
@@ -98,9 +98,8 @@ async def usage_savings(request: web.Request) -> web.Response:
     _query(request)
     accounts, found = request.app[ACCOUNTS], await saved_by(request)
     keys = [key for key in accounts.directory.keys if key.account_id == _account(request)]
-    stopped = stop_documents(accounts.directory, keys)
-    document = statement.document(found, request.app[PRICES]) | {"stopped": stopped}
-    return web.Response(body=msgspec.json.encode(document), content_type="application/json")
+    stops = stop_documents(accounts.directory, keys)
+    return given(savings_shown(found, request.app[PRICES], stops))
 
 
 # --- What the query says ------------------------------------------------------------------------

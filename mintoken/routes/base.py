@@ -55,6 +55,11 @@ async def form_of(request: web.Request) -> dict[str, str]:
     return dict(fields)
 
 
+def whole_number(text: str, *, most: int) -> int | None:
+    """The number in a field of a form; None if it is none from 0 to `most`."""
+    return int(text) if re.fullmatch(r"\s*[0-9]{1,16}\s*", text) and int(text) <= most else None
+
+
 async def current(request: web.Request) -> Directory:
     """All accounts, keys and rules as they are now, whoever changed them. Raises StorageError."""
     accounts = request.app[ACCOUNTS]

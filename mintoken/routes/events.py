@@ -4,8 +4,9 @@ import msgspec
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
-from mintoken.context import ACCOUNTS, CONTEXT, FEED, PRICES, STATE
+from mintoken.context import ACCOUNTS, CLOCK, CONFIG, CONTEXT, FEED, PRICES, STATE
 from mintoken.errors import Code, MintokenError
+from mintoken.sessions import is_still_in
 from mintoken.usage_shown import request_shown
 
 RETRY_MS = 1000
@@ -16,7 +17,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     """Each event has its place as `id`; `Last-Event-ID`, or `?after=`, goes on behind one.
 
     Without them it begins now. It ends when this worker leaves: whoever connects again gets the
-    next one, and goes on.
+    next one, and goes on. It ends, too, before it tells anything to who may not ask any more.
     """
     app, ctx = request.app, request[CONTEXT]
     feed, account_id = app[FEED], ctx.asking.account_id
@@ -30,12 +31,20 @@ async def events(request: web.Request) -> web.StreamResponse:
     async with response:
         await response.send("{}", event="begin", id=str(place), retry=RETRY_MS)
         while not app[STATE].leaving and response.is_connected():
-            for settled in await feed.after(place, account_id):
+            found = await feed.after(place, account_id)
+            if found and not await _may_go_on(request):
+                break
+            for settled in found:
                 names = app[ACCOUNTS].directory.key_names(account_id)
                 shown = msgspec.json.encode(request_shown(settled.row, names, app[PRICES]))
                 await response.send(shown.decode(), id=str(settled.place))
                 place = settled.place
     return response
+
+
+async def _may_go_on(request: web.Request) -> bool:
+    app, member = request.app, request[CONTEXT].asking
+    return await is_still_in(app[ACCOUNTS].store, member, app[CONFIG].admin, now_ms=app[CLOCK]())
 
 
 def _place(request: web.Request) -> int | None:

@@ -45,8 +45,6 @@ async def change_key(request: web.Request) -> web.Response:
     """`PATCH /api/keys/{id}`: what is given changes; a key that has ended does not."""
     asked, ctx, accounts = await taken(request, KeyChange), request[CONTEXT], request.app[ACCOUNTS]
     key = await own_key(request)
-    if key.revoked_at is not None:
-        raise admin.RefusedError("The key is revoked. Create a new one instead.")
     changed = await admin.update_key(
         accounts.store, key.id, asked.settings(), now_ms=ctx.started_at
     )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 from aiohttp import web
 
-from mintoken import __version__, shapes, usage_shown
+from mintoken import __version__, savings_shown, shapes, usage_shown
 from mintoken.context import OPENAPI, Access
 from mintoken.models import Intensity, Outcome
 from mintoken.reports import Bucket, SplitBy
@@ -16,15 +16,22 @@ from mintoken.usage_shown import LARGEST_PAGE, PAGE
 SCHEMAS = "#/components/schemas/{name}"
 
 
+Shape = type[msgspec.Struct]
+Content = Mapping[str, Mapping[str, object]]
+"""What is no shape of ours: schemas by media type."""
+
+
 class Operation(NamedTuple):
     """What a route does, takes and gives."""
 
     summary: str
-    takes: type[msgspec.Struct] | None = None
-    gives: type[msgspec.Struct] | None = None
+    takes: Shape | Content | None = None
+    gives: Shape | Content | None = None
     status: int = 200
     asks: tuple[str, ...] = ()
     """The parameters of its query, each of PARAMETERS."""
+    headers: tuple[str, ...] = ()
+    """Those that it takes, each of HEADERS."""
 
 
 _TIME = {"type": "string", "format": "date-time"}
@@ -40,6 +47,30 @@ PARAMETERS: Mapping[str, Mapping[str, object]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE, "default": PAGE},
     "before": {"type": "string", "description": "The `next` of the page before."},
     "after": {"type": "integer", "description": "The id of an event; as Last-Event-ID."},
+}
+
+HEADERS: Mapping[str, Mapping[str, object]] = {
+    "X-Provider-Key": {
+        "required": True,
+        "schema": {"type": "string", "minLength": 8, "maxLength": 512},
+        "description": "Sent to the provider, and kept nowhere.",
+    },
+    "X-Mintoken-Intensity": {"schema": {"enum": [*Intensity]}},
+    "Last-Event-ID": {"schema": {"type": "integer"}, "description": "Wins over `after`."},
+}
+_CHAT = "https://platform.openai.com/docs/api-reference/chat"
+ASKED: Content = {
+    "application/json": {"type": "object", "externalDocs": {"url": f"{_CHAT}/create"}}
+}
+ANSWERED: Content = {
+    "application/json": {"type": "object", "externalDocs": {"url": f"{_CHAT}/object"}},
+    "text/event-stream": {"type": "string", "externalDocs": {"url": f"{_CHAT}/streaming"}},
+}
+EVENTS: Content = {
+    "text/event-stream": {
+        "type": "string",
+        "description": "First an event `begin`; the `data` of each that follows is a RequestShown.",
+    }
 }
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
@@ -68,7 +99,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("POST", "/api/keys/{id}/revoke"): Operation("End a key for good", gives=shapes.KeyShown),
     ("POST", "/api/keys/{id}/playground"): Operation(
-        "Ask the provider as this key would: the body and headers of /v1/chat/completions"
+        "Ask the provider as this key would; the body and headers are /v1/chat/completions's",
+        ASKED,
+        ANSWERED,
+        asks=("intensity",),
+        headers=("X-Provider-Key", "X-Mintoken-Intensity"),
     ),
     ("GET", "/api/rules"): Operation("The rules", gives=shapes.RuleList),
     ("POST", "/api/rules"): Operation("Add a rule", shapes.RuleCreate, shapes.RuleShown, 201),
@@ -97,11 +132,18 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         gives=usage_shown.RequestPage,
         asks=("key_id", "model", "intensity", "outcome", "limit", "before"),
     ),
-    ("GET", "/api/savings"): Operation("What was saved, against the control arm"),
-    ("GET", "/api/events"): Operation(
-        "Requests as they are settled: server-sent events", asks=("after",)
+    ("GET", "/api/savings"): Operation(
+        "What was saved, against the control arm", gives=savings_shown.SavingsShown
     ),
-    ("GET", "/api/openapi.json"): Operation("This description"),
+    ("GET", "/api/events"): Operation(
+        "Requests as they are settled: server-sent events",
+        gives=EVENTS,
+        asks=("after",),
+        headers=("Last-Event-ID",),
+    ),
+    ("GET", "/api/openapi.json"): Operation(
+        "This description", gives={"application/json": {"type": "object"}}
+    ),
 }
 
 
@@ -113,7 +155,9 @@ async def openapi(request: web.Request) -> web.Response:
 def document(routes: Iterable[tuple[str, str, Access]]) -> bytes:
     """The description of those of the routes that are operations."""
     named = [(*route, OPERATIONS[route[:2]]) for route in routes if route[:2] in OPERATIONS]
-    shaped = {shape for *_, one in named for shape in (one.takes, one.gives) if shape}
+    shaped = {
+        one for *_, said in named for one in (said.takes, said.gives) if isinstance(one, type)
+    }
     _, schemas = msgspec.json.schema_components(
         {*shaped, shapes.FailureShown}, ref_template=SCHEMAS
     )
@@ -139,28 +183,31 @@ _SCHEMES = {
 def _described(path: str, access: Access, operation: Operation) -> dict[str, object]:
     answer: dict[str, object] = {"description": operation.summary}
     if operation.gives:
-        answer["content"] = _json(operation.gives)
+        answer["content"] = _content(operation.gives)
     described: dict[str, object] = {
         "summary": operation.summary,
         "security": [{name: []} for name in _SCHEMES] if access.role else [],
         "responses": {
             str(operation.status): answer,
-            "default": {"description": "An error", "content": _json(shapes.FailureShown)},
+            "default": {"description": "An error", "content": _content(shapes.FailureShown)},
         },
     }
     if access.role:
         described["x-role"] = access.role.value
     parameters = [_in_path(name) for name in re.findall(r"{(\w+)}", path)]
     parameters += [_in_query(name) for name in operation.asks]
+    parameters += [{"name": name, "in": "header", **HEADERS[name]} for name in operation.headers]
     if parameters:
         described["parameters"] = parameters
     if operation.takes:
-        described["requestBody"] = {"required": True, "content": _json(operation.takes)}
+        described["requestBody"] = {"required": True, "content": _content(operation.takes)}
     return described
 
 
-def _json(shape: type[msgspec.Struct]) -> dict[str, object]:
-    return {"application/json": {"schema": {"$ref": SCHEMAS.format(name=shape.__name__)}}}
+def _content(said: Shape | Content) -> dict[str, object]:
+    if isinstance(said, type):
+        said = {"application/json": {"$ref": SCHEMAS.format(name=said.__name__)}}
+    return {media_type: {"schema": schema} for media_type, schema in said.items()}
 
 
 def _in_path(name: str) -> dict[str, object]:

@@ -10,7 +10,7 @@ from mintoken.pages import account_of, back_to, page
 from mintoken.passwords import SHORTEST, wrong_with
 from mintoken.people import Role
 from mintoken.routes import accounts
-from mintoken.routes.base import form_of
+from mintoken.routes.base import form_of, whole_number
 
 
 async def show(request: web.Request) -> web.Response:
@@ -20,11 +20,11 @@ async def show(request: web.Request) -> web.Response:
 
 async def change_quota(request: web.Request) -> web.Response:
     """`POST /dashboard/account/quota`."""
-    known, text = request.app[ACCOUNTS], (await form_of(request)).get("monthly_tokens", "")
-    if not text.isdecimal() or int(text) > admin.MONTHLY_TOKENS_LIMIT:
-        most = admin.MONTHLY_TOKENS_LIMIT
+    known, most = request.app[ACCOUNTS], admin.MONTHLY_TOKENS_LIMIT
+    tokens = whole_number((await form_of(request)).get("monthly_tokens", ""), most=most)
+    if tokens is None:
         return await _page(request, problem=f"The quota is a whole number from 0 to {most:,}.")
-    await admin.update_account(known.store, account_of(request).id, monthly_tokens=int(text))
+    await admin.update_account(known.store, account_of(request).id, monthly_tokens=tokens)
     await known.refresh()
     return back_to("/dashboard/account")
 
@@ -61,8 +61,10 @@ async def remove_member(request: web.Request) -> web.Response:
 
 
 async def _page(request: web.Request, *, problem: str = "") -> web.Response:
-    asking = request[CONTEXT].asking
-    users = await request.app[ACCOUNTS].store.users(account_id=asking.account_id)
+    asking, store = request[CONTEXT].asking, request.app[ACCOUNTS].store
+    # Others are not told who may sign in, as by `/api/members`.
+    is_owner = asking.role is Role.OWNER
+    users = await store.users(account_id=asking.account_id) if is_owner else []
     return await page(
         request,
         "account.html",
@@ -75,7 +77,7 @@ async def _page(request: web.Request, *, problem: str = "") -> web.Response:
             }
             for user in users
         ],
-        is_owner=asking.role is Role.OWNER,
+        is_owner=is_owner,
         roles=[role.value for role in reversed(Role)],  # The least first.
         password_length=SHORTEST,
         problem=problem,

@@ -14,7 +14,7 @@ from mintoken.models import Intensity, Key
 from mintoken.options import EVERYWHERE, Address
 from mintoken.pages import account_of, back_to, keys_of, page
 from mintoken.reports import HOUR_MS
-from mintoken.routes.base import form_of
+from mintoken.routes.base import form_of, whole_number
 from mintoken.routes.keys import own_key, revoke_key
 from mintoken.shapes import LIMIT
 
@@ -99,10 +99,10 @@ def settings_of(form: Mapping[str, str]) -> admin.KeySettings:
     """What a form says of a key. Raises RefusedError, naming the field."""
     numbers = {}
     for name, most in NUMBERS.items():
-        text = form.get(name, "0").strip() or "0"
-        if not text.isdecimal() or int(text) > most:
+        number = whole_number(form.get(name) or "0", most=most)
+        if number is None:
             raise admin.RefusedError(f"{name} is a whole number from 0 to {most}.")
-        numbers[name] = int(text)
+        numbers[name] = number
     try:
         intensity = Intensity(form.get("intensity", ""))
     except ValueError:

@@ -58,7 +58,7 @@ async def try_text(request: web.Request) -> web.Response:
         admin_rules.try_text, directory, text, account_ref=account_id, key_ref=None
     )
     decision = tried.decision or tried.detected
-    told = _told(decision) if decision else {"intensity": "the key's level", "reason": "no rule"}
+    told = _told(decision) if decision else {"reason": ""}
     return await _page(request, given=form, tried=told)
 
 

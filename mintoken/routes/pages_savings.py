@@ -18,7 +18,7 @@ async def savings(request: web.Request) -> web.Response:
     """`GET /dashboard/savings`."""
     app, keys, found = request.app, keys_of(request), await saved_by(request)
     stops = documents.stop_documents(app[ACCOUNTS].directory, keys)
-    key_ref = keys[0].name if keys else "KEY"
+    key_ref = keys[0].id if keys else "KEY"
     return await page(
         request,
         "savings.html",

@@ -6,7 +6,10 @@ const MOST = 200;
 const source = new EventSource(`/api/events?after=${rows.dataset.after}`);
 
 source.addEventListener("open", () => { live.textContent = "Live."; });
-source.addEventListener("error", () => { live.textContent = "Connecting again ..."; });
+source.addEventListener("error", () => {
+  const over = source.readyState === EventSource.CLOSED;
+  live.textContent = over ? "Sign in again: load this page anew." : "Connecting again ...";
+});
 source.addEventListener("message", (event) => {
   const row = JSON.parse(event.data);
   if (Object.entries(wanted).some(([name, value]) => value && String(row[name]) !== value)) return;

@@ -64,8 +64,11 @@ class UserStore(Protocol):
     async def set_password(self, user_id: str, password_hash: str) -> None:
         """Give the user, if he is there, a new password; this ends all his sessions."""
 
-    async def remove_user(self, user_id: str) -> None:
-        """Delete the user and his sessions, if he is there."""
+    async def remove_user(self, user_id: str, *, keep_an_owner: bool = False) -> bool:
+        """Delete the user and his sessions, but not an account's last owner if one is to be kept.
+
+        False if nobody was deleted.
+        """
 
     async def open_session(self, session: Session, *, before: tuple[int, int]) -> None:
         """Keep a new session; forget those that began, or were last seen, before these times."""
@@ -141,7 +144,10 @@ class Store(UserStore, UsageStore, Protocol):
         """All accounts, keys and rules; None if the store is still at `known_revision`."""
 
     async def save(self, record: Account | Key | Rule) -> None:
-        """Insert the record, or update the one with its id. Raises NameTakenError."""
+        """Insert the record, or update the one with its id. Raises NameTakenError.
+
+        A key that is revoked stays so, whoever had read it before.
+        """
 
     async def remove_rule(self, rule_id: str) -> None:
         """Delete the rule of this id, if it is there."""

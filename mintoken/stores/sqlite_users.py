@@ -32,7 +32,10 @@ INSERT OR REPLACE INTO invitation (one, hash, expires_at)
 SELECT 1, ?, ? WHERE NOT EXISTS (SELECT 1 FROM users)"""
 IS_INVITED = "SELECT 1 FROM invitation WHERE hash = ? AND expires_at > ?"
 CHANGE_HASH = "UPDATE users SET password_hash = ? WHERE id = ?"
-REMOVE_USER = "DELETE FROM users WHERE id = ?"
+REMOVE_USER = """
+DELETE FROM users WHERE id = ? AND (NOT ? OR role <> 'owner' OR EXISTS (
+    SELECT 1 FROM users AS other
+    WHERE other.account_id = users.account_id AND other.role = 'owner' AND other.id <> users.id))"""
 
 SESSION_ROW = attrgetter("id", "user_id", "created_at", "last_seen_at")
 OPEN_SESSION = "INSERT INTO sessions (id, user_id, created_at, last_seen_at) VALUES (?, ?, ?, ?)"
@@ -101,8 +104,11 @@ class SqliteUsers(ABC):
 
         await self._write(work)
 
-    async def remove_user(self, user_id: str) -> None:
-        await self._write(lambda writer: writer.execute(REMOVE_USER, (user_id,)))
+    async def remove_user(self, user_id: str, *, keep_an_owner: bool = False) -> bool:
+        def work(writer: sqlite3.Connection) -> bool:
+            return writer.execute(REMOVE_USER, (user_id, keep_an_owner)).rowcount == 1
+
+        return await self._write(work)
 
     async def open_session(self, session: Session, *, before: tuple[int, int]) -> None:
         def work(writer: sqlite3.Connection) -> None:
