@@ -32,7 +32,8 @@ class _Type(msgspec.Struct):
     type: msgspec.Raw = ABSENT
 
 
-_PARTS = msgspec.json.Decoder(list[msgspec.Raw])
+_PARTS = msgspec.json.Decoder(list[_Part])
+_ODD_PARTS = msgspec.json.Decoder(list[msgspec.Raw])
 _PART = msgspec.json.Decoder(_Part)
 _TYPE = msgspec.json.Decoder(_Type)
 _STRING = msgspec.json.Decoder(str)
@@ -88,10 +89,18 @@ def _texts(content: msgspec.Raw) -> Iterator[str]:
         case b'"':
             yield _text(content)
         case b"[":
-            for part in _PARTS.decode(content):
-                text = _PART.decode(part).text if _is_object(part) else part
+            for text in _texts_of_parts(content):
                 if first_byte(text) == b'"':
                     yield _text(text)
+
+
+def _texts_of_parts(content: msgspec.Raw) -> list[msgspec.Raw]:
+    """What each part says, which may be nothing; one that is no object counts as its own text."""
+    try:  # In one pass where all are objects: an image of 1 MB takes 0.3 ms in each.
+        return [part.text for part in _PARTS.decode(content)]
+    except msgspec.ValidationError:
+        parts = _ODD_PARTS.decode(content)
+        return [_PART.decode(part).text if _is_object(part) else part for part in parts]
 
 
 def _joined(texts: Iterable[str]) -> str:

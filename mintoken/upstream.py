@@ -103,13 +103,13 @@ class Answer:
         self._response.close()
 
 
-async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
+async def in_pieces(body: bytes) -> AsyncIterator[memoryview]:
     """The body in pieces: the socket would copy a large one at once, while the loop waits."""
     view = memoryview(body)
-    for number, start in enumerate(range(0, len(body), PIECE), 1):
-        yield view[start : start + PIECE]
-        if number % PIECES_IN_A_ROW == 0:
+    for number, start in enumerate(range(0, len(body), PIECE)):
+        if number and number % PIECES_IN_A_ROW == 0:
             await asyncio.sleep(0)  # Writing itself waits for a slow reader only.
+        yield view[start : start + PIECE]
 
 
 class _Connection(ResponseHandler):
@@ -161,7 +161,7 @@ class Upstream:
         data: bytes | AsyncIterator[memoryview] | None = body
         if body is not None and len(body) > PIECE:
             headers["Content-Length"] = str(len(body))
-            data = _pieces(body)
+            data = in_pieces(body)
         patience = Patience(self._waits)
         try:
             with patience.at_most(self._first_byte_timeout):

@@ -7,7 +7,7 @@ import pytest
 from conftest import Proxy, StartProxy
 from multidict import CIMultiDict
 
-from mintoken.upstream import request_headers, without_intensity
+from mintoken.upstream import PIECE, in_pieces, request_headers, without_intensity
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,22 @@ async def test_a_connect_that_hangs_is_given_up(start_proxy: StartProxy) -> None
             filler.close()
     assert (status, code) == (502, "upstream_unreachable")
     assert "too long" in message
+
+
+@pytest.mark.parametrize(("pieces", "turns"), [(1, 0), (4, 0), (5, 1), (8, 1), (9, 2)])
+async def test_others_get_their_turn_between_the_pieces_of_a_body_but_not_after_the_last(
+    pieces: int, turns: int
+) -> None:
+    # An answer that comes in that turn finds its request unfinished, and the connection is closed.
+    taken, body = 0, bytes(pieces * PIECE)
+    loop = asyncio.get_running_loop()
+
+    def count() -> None:
+        nonlocal taken, counting
+        taken += 1
+        counting = loop.call_soon(count)
+
+    counting = loop.call_soon(count)
+    assert b"".join([bytes(piece) async for piece in in_pieces(body)]) == body
+    counting.cancel()
+    assert taken == turns
