@@ -1,7 +1,7 @@
 """What an operator does to accounts and keys: make, find, change, rotate and end them."""
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -86,6 +86,17 @@ async def everything(store: Store) -> Directory:
     return directory
 
 
+async def _changed(
+    store: Store, change: Callable[[Directory], Sequence[_Named]]
+) -> Sequence[_Named]:
+    """Save what `change` makes of the directory: of the newest, whoever else changes it as well."""
+    while True:
+        directory = await everything(store)
+        records = change(directory)
+        if await store.save(*records, revision=directory.revision):
+            return records
+
+
 def find_account(directory: Directory, ref: str) -> Account:
     """The account of this id or name. Raises RefusedError."""
     return _find(directory.accounts, ref, "account")
@@ -138,12 +149,16 @@ async def update_account(
     store: Store, ref: str, *, name: str | None = None, monthly_tokens: int | None = None
 ) -> Account:
     """Change what is given. Raises NameTakenError, RefusedError, StorageError."""
-    account = find_account(await everything(store), ref)
-    if name is not None:
-        account = replace(account, name=usable_name(name))
-    if monthly_tokens is not None:
-        account = replace(account, monthly_tokens=monthly_tokens)
-    await store.save(account)
+
+    def change(directory: Directory) -> Sequence[Account]:
+        account = find_account(directory, ref)
+        if name is not None:
+            account = replace(account, name=usable_name(name))
+        if monthly_tokens is not None:
+            account = replace(account, monthly_tokens=monthly_tokens)
+        return [account]
+
+    [account] = await _changed(store, change)
     return account
 
 
@@ -199,11 +214,14 @@ def first_account(directory: Directory) -> Account:
 
 async def update_key(store: Store, ref: str, settings: KeySettings, *, now_ms: int) -> Key:
     """Change what is given. Raises NameTakenError, RefusedError, StorageError."""
-    key = find_key(await everything(store), ref)
-    if key.revoked_at is not None:
-        raise RefusedError("The key is revoked. Create a new one instead.")
-    key = settings.apply(key, now_ms=now_ms)
-    await store.save(key)
+
+    def change(directory: Directory) -> Sequence[Key]:
+        key = find_key(directory, ref)
+        if key.revoked_at is not None:
+            raise RefusedError("The key is revoked. Create a new one instead.")
+        return [settings.apply(key, now_ms=now_ms)]
+
+    [key] = await _changed(store, change)
     return key
 
 
@@ -217,24 +235,25 @@ async def rotate_key(
     The old one gets its id behind its name. Raises RefusedError when it has ended already, and
     ConfigError, StorageError.
     """
-    directory = await everything(store)
-    secret, old = secret_for(directory, data_dir), find_key(directory, ref)
-    if state(old, now_ms=now_ms) != "active":
-        raise RefusedError(f"Key {old.name!r} has ended. Create a new one instead.")
     token = mint_key()
-    new = replace(
-        old,
-        id=f"key_{secrets.token_hex(8)}",
-        prefix=prefix(token),
-        hash=hash_key(secret, token),
-        origin=old.experiment,
-        created_at=now_ms,
-    )
-    end = now_ms + overlap_ms
-    end = end if old.expires_at is None else min(end, old.expires_at)
-    old = replace(old, name=f"{old.name} ({old.id})", expires_at=end)
-    await store.save(old)
-    await store.save(new)
+
+    def change(directory: Directory) -> Sequence[Key]:
+        secret, old = secret_for(directory, data_dir), find_key(directory, ref)
+        if state(old, now_ms=now_ms) != "active":
+            raise RefusedError(f"Key {old.name!r} has ended. Create a new one instead.")
+        new = replace(
+            old,
+            id=f"key_{secrets.token_hex(8)}",
+            prefix=prefix(token),
+            hash=hash_key(secret, token),
+            origin=old.experiment,
+            created_at=now_ms,
+        )
+        end = now_ms + overlap_ms
+        end = end if old.expires_at is None else min(end, old.expires_at)
+        return [replace(old, name=f"{old.name} ({old.id})", expires_at=end), new]
+
+    old, new = await _changed(store, change)
     return Issued(new, token, old)
 
 
@@ -251,10 +270,12 @@ def replaced_by(key: Key, directory: Directory, *, now_ms: int) -> list[Key]:
 
 async def revoke_key(store: Store, ref: str, *, now_ms: int) -> Key:
     """End a key at once and for good; doing it again changes nothing."""
-    key = find_key(await everything(store), ref)
-    if key.revoked_at is None:
-        key = replace(key, revoked_at=now_ms)
-        await store.save(key)
+
+    def change(directory: Directory) -> Sequence[Key]:
+        key = find_key(directory, ref)
+        return [key if key.revoked_at is not None else replace(key, revoked_at=now_ms)]
+
+    [key] = await _changed(store, change)
     return key
 
 

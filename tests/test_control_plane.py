@@ -87,6 +87,22 @@ async def test_a_key_that_is_revoked_while_it_is_changed_stays_revoked(owner: Ca
         assert [key["is_active"] for key in keys if path.endswith(key["id"])] == [False]
 
 
+async def test_who_changes_a_key_at_once_loses_nothing(owner: Caller) -> None:
+    for _ in range(5):
+        path = f"/api/keys/{(await owner.ask('POST', '/api/keys', {}))['id']}"
+        asked = [
+            ("PATCH", path, {"rpm": 5}), ("PATCH", path, {"concurrency": 7}),
+            ("POST", f"{path}/rotate", {"overlap_seconds": 0}), ("PATCH", path, {"control": 9}),
+        ]  # fmt: skip
+        callers = [Caller(owner.proxy, owner.headers) for _ in asked]
+        await asyncio.gather(*(one.ask(*line) for one, line in zip(callers, asked, strict=True)))
+        assert [one.status for one in callers] == [200, 200, 201, 200]
+        keys = (await owner.ask("GET", "/api/keys"))["data"]
+        [old] = [key for key in keys if path.endswith(key["id"])]
+        assert (old["rpm"], old["concurrency"], old["control"]) == (5, 7, 9)
+        assert not old["is_active"]
+
+
 async def test_a_name_in_use_is_a_conflict_until_its_key_is_revoked(owner: Caller) -> None:
     made = await owner.ask("POST", "/api/keys", {"name": "app"})
     other = await owner.ask("POST", "/api/keys", {"name": "other"})

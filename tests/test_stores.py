@@ -93,6 +93,24 @@ async def test_a_key_of_an_unknown_account_is_a_storage_error(store):
         await store.save(key("k9", account_id="nobody"))
 
 
+async def test_records_are_saved_all_or_none(store):
+    known = (await store.directory()).revision
+    with pytest.raises(NameTakenError):
+        await store.save(key("k2", name="other"), key("k3"))
+    assert await store.directory(known) is None
+    assert await store.save(key("k2", name="other"), key("k3", name="third"))
+    assert len((await store.directory()).keys) == 3
+
+
+async def test_nothing_is_saved_over_what_somebody_has_changed_since(open_store, store):
+    other = await open_store()
+    known = await store.directory()
+    assert await other.save(replace(key("key-a"), rpm=5), revision=known.revision)
+    assert not await store.save(replace(key("key-a"), control=9), revision=known.revision)
+    [found] = (await store.directory()).keys
+    assert (found.rpm, found.control) == (5, 10)
+
+
 # Rules
 
 

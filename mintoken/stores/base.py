@@ -143,10 +143,10 @@ class Store(UserStore, UsageStore, Protocol):
     async def directory(self, known_revision: int = -1) -> Directory | None:
         """All accounts, keys and rules; None if the store is still at `known_revision`."""
 
-    async def save(self, record: Account | Key | Rule) -> None:
-        """Insert the record, or update the one with its id. Raises NameTakenError.
+    async def save(self, *records: Account | Key | Rule, revision: int | None = None) -> bool:
+        """Insert the records, or update those with their ids, all or none. Raises NameTakenError.
 
-        A key that is revoked stays so, whoever had read it before.
+        False, and nothing is saved, if the directory is not at this revision any more.
         """
 
     async def remove_rule(self, rule_id: str) -> None:

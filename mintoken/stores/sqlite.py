@@ -101,8 +101,15 @@ class SqliteStore(SqliteUsers, SqliteAnalytics):
         # Requests wait for it, so it does not wait for what the dashboard asks.
         return await asyncio.to_thread(ask, self._path, _directory)
 
-    async def save(self, record: Account | Key | Rule) -> None:
-        await self._write(partial(self._upsert, record))
+    async def save(self, *records: Account | Key | Rule, revision: int | None = None) -> bool:
+        def work(writer: sqlite3.Connection) -> bool:
+            if revision not in (None, _revision(writer)):
+                return False
+            for record in records:
+                _upsert(record, writer)
+            return True
+
+        return await self._write(work)
 
     async def remove_rule(self, rule_id: str) -> None:
         await self._write(lambda writer: writer.execute(rows.REMOVE_RULE, (rule_id,)))
@@ -231,34 +238,39 @@ class SqliteStore(SqliteUsers, SqliteAnalytics):
         sqlite_file.touch(writer)
         return cursor.rowcount, dead
 
-    def _upsert(self, record: Account | Key | Rule, writer: sqlite3.Connection) -> None:
-        try:
-            match record:
-                case Account():
-                    writer.execute(rows.SAVE_ACCOUNT, rows.ACCOUNT_ROW(record))
-                case Key():
-                    writer.execute(rows.SAVE_KEY, rows.KEY_ROW(record))
-                case Rule():
-                    writer.execute(rows.SAVE_RULE, rows.RULE_ROW(record))
-                case _:
-                    assert_never(record)
-        except sqlite3.IntegrityError as error:
-            # The message names the columns, and nothing else does: "... failed: keys.name".
-            of_name = str(error).startswith("UNIQUE") and str(error).endswith(".name")
-            if of_name and not isinstance(record, Rule):
-                raise NameTakenError(f"The name {record.name!r} is taken.") from error
-            raise
+
+def _revision(database: sqlite3.Connection) -> int:
+    [(revision,)] = database.execute("SELECT revision FROM directory")
+    return int(revision)
 
 
 def _directory(database: sqlite3.Connection) -> Directory:
-    [(revision,)] = database.execute("SELECT revision FROM directory")
     return Directory(
-        revision,
+        _revision(database),
         tuple(map(rows.account, database.execute(rows.ALL_ACCOUNTS))),
         tuple(map(rows.key, database.execute(rows.ALL_KEYS))),
         tuple(map(rows.rule, database.execute(rows.ALL_RULES))),
         dict(map(rows.verdict, database.execute(rows.ALL_VERDICTS))),
     )
+
+
+def _upsert(record: Account | Key | Rule, writer: sqlite3.Connection) -> None:
+    try:
+        match record:
+            case Account():
+                writer.execute(rows.SAVE_ACCOUNT, rows.ACCOUNT_ROW(record))
+            case Key():
+                writer.execute(rows.SAVE_KEY, rows.KEY_ROW(record))
+            case Rule():
+                writer.execute(rows.SAVE_RULE, rows.RULE_ROW(record))
+            case _:
+                assert_never(record)
+    except sqlite3.IntegrityError as error:
+        # The message names the columns, and nothing else does: "... failed: keys.name".
+        of_name = str(error).startswith("UNIQUE") and str(error).endswith(".name")
+        if of_name and not isinstance(record, Rule):
+            raise NameTakenError(f"The name {record.name!r} is taken.") from error
+        raise
 
 
 def _delete(before: str, limit: int, writer: sqlite3.Connection) -> int:

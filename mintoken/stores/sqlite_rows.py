@@ -112,7 +112,7 @@ ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id, name = excluded
     control = excluded.control, concise = excluded.concise, auto_stop = excluded.auto_stop,
     shares_since = excluded.shares_since, origin = excluded.origin,
     created_at = excluded.created_at, expires_at = excluded.expires_at,
-    revoked_at = coalesce(keys.revoked_at, excluded.revoked_at)"""
+    revoked_at = excluded.revoked_at"""
 ALL_KEYS = """
 SELECT id, account_id, name, prefix, hash, intensity, smart, rpm, concurrency, control, concise,
     auto_stop, shares_since, origin, created_at, expires_at, revoked_at
