@@ -16,7 +16,7 @@ from mintoken.people import Role, User
 from mintoken.reports import UsageRow
 from mintoken.routes.base import FORM
 from mintoken.routes.dashboard import DASHBOARD
-from mintoken.routes.pages_keys import BLANK
+from mintoken.routes.pages_keys import BLANK, settings_of
 from mintoken.routes.pages_requests import LABELS, ON_A_PAGE
 
 PATHS = tuple(path for path, _ in PAGES)
@@ -289,6 +289,14 @@ async def test_without_javascript_a_key_can_be_made(proxy: Proxy) -> None:
         f"{proxy.admin_url}/dashboard/keys?new", headers=caller.headers, cookies={}
     ) as answer:
         assert '<dialog id="create" aria-labelledby="create-heading" open>' in await answer.text()
+
+
+@pytest.mark.parametrize(
+    "text", ["2030-01-01T12:00", "2030-01-01T14:00+02:00", "2030-01-01 12:00Z"]
+)
+def test_an_expiry_is_utc_unless_it_says_otherwise(text: str) -> None:
+    settings = settings_of({"intensity": "full", "expires_at": text})
+    assert settings.expires_at == 1_893_499_200_000
 
 
 async def test_a_new_keys_snippets_tell_an_address_that_works(start_proxy: StartProxy) -> None:

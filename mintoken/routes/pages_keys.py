@@ -122,7 +122,8 @@ def _expiry(text: str) -> int:
     if not text:
         return admin.NEVER
     try:
-        return max(0, int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000))
+        at = datetime.fromisoformat(text)
+        return max(0, int(at.replace(tzinfo=at.tzinfo or UTC).timestamp() * 1000))
     except (ValueError, OverflowError):
         raise admin.RefusedError("expires_at is a time in UTC like 2026-12-31T18:00.") from None
 
