@@ -1,5 +1,6 @@
 """The dashboard in a real browser: its pages work by hand, by keyboard, and for screen readers."""
 
+import re
 from dataclasses import fields
 
 import pytest
@@ -157,6 +158,9 @@ async def test_from_sign_in_to_a_revoked_key(browser: Browser, proxy: Proxy) -> 
         drawn = "[...document.images].every((one) => one.complete && one.naturalWidth > 0)"
         await page.wait_for_function(drawn)
         await page.goto("/dashboard/keys")
+        line = page.locator("tr", has_text="from the browser")
+        await expect(line).to_contain_text(re.compile("(20[0-9-]+ [0-9:]+.*){2}"))
+        await expect(page.locator("tr", has_text="never")).to_have_count(1)
         await page.get_by_role("button", name="Revoke key from the browser").click()
         await expect(page.locator("tr", has_text="from the browser")).to_contain_text("revoked")
         async with proxy.client() as client:

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from mintoken import admin
 from mintoken.arms import MOST_CONTROL
+from mintoken.clock import utc_text
 from mintoken.context import ACCOUNTS, CLOCK, CONFIG
 from mintoken.documents import key_document
 from mintoken.errors import NameTakenError
@@ -165,10 +166,14 @@ async def _list(
     problem: str = "",
     status: int = 200,
 ) -> web.Response:
+    used = await request.app[ACCOUNTS].store.last_used(account_of(request).id)
     return await page(
         request,
         "keys.html",
-        keys=[_document(request, key) for key in keys_of(request)],
+        keys=[
+            _document(request, key) | {"last_used_at": utc_text(used.get(key.id))}
+            for key in keys_of(request)
+        ],
         levels=[level.value for level in Intensity],
         creating=creating,
         blank=blank,
