@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.streams import EMPTY_PAYLOAD
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -115,6 +116,12 @@ async def in_pieces(body: bytes) -> AsyncIterator[memoryview]:
 class _Connection(ResponseHandler):
     """Tells the reader of a body when what came is no HTTP; aiohttp 3.14 lets it wait for ever."""
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        payload = self._payload
+        if payload is not None and payload is not EMPTY_PAYLOAD and len(payload._buffer) > 1:
+            _join(payload)
+
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's
         # aiohttp 3.14 calls this for every chunk that is read, and parses nothing again: 5 µs each.
         if self._reading_paused:
@@ -125,6 +132,17 @@ class _Connection(ResponseHandler):
         payload = self._payload
         if payload is not None and not payload.is_eof() and payload.exception() is None:
             payload.set_exception(aiohttp.ClientPayloadError())
+
+
+def _join(content: aiohttp.StreamReader) -> None:
+    """Make one piece of what came at once. aiohttp 3.14 keeps it by HTTP's chunks, which are of no
+    meaning to anybody, and takes 4 µs to hand out each: a third of the CPU of a fast stream.
+    """
+    joined = b"".join(content._buffer)
+    content._buffer.clear()
+    content._buffer.append(joined)
+    if content._http_chunk_splits:
+        content._http_chunk_splits.clear()
 
 
 class Upstream:

@@ -73,6 +73,16 @@ async def test_every_byte_of_a_stream_is_relayed_as_it_came(
     assert (row["outcome"], row["bytes_out"]) == ("ok", len(odd))
 
 
+async def test_chunks_of_one_byte_lose_none_however_many_come_at_once(
+    proxy: Proxy, upstream: FakeUpstream
+) -> None:
+    whole = b"".join(event({"n": number}) for number in range(10_000)) + b"data: [DONE]\n\n"
+    upstream.play(stream_head(), b"".join(chunk(whole[i : i + 1]) for i in range(len(whole))), END)
+    answer = await proxy.post(STREAM)
+    assert await answer.read() == whole
+    assert (await proxy.settled())[0]["outcome"] == "ok"
+
+
 @pytest.mark.parametrize(
     ("steps", "said", "ends_inside"),
     [
