@@ -46,6 +46,17 @@ class Caller:
         self.last, text = answer, await answer.read()
         return await answer.json() if text else None
 
+    async def page(self, path: str, form: dict[str, str] | None = None, **headers: str) -> str:
+        """The text of a page, or of what answers a form; its status is in `status`."""
+        self.last = await self.proxy.session.request(
+            "GET" if form is None else "POST",
+            f"{self.proxy.admin_url}{path}",
+            headers=self.headers | headers,
+            cookies={},
+            data=form,
+        )
+        return await self.last.text()
+
     @property
     def status(self) -> int:
         assert self.last is not None

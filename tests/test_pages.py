@@ -113,12 +113,9 @@ async def test_a_form_that_is_none_is_refused(
 )
 async def test_what_is_no_number_is_told(proxy: Proxy, path: str, field: str, number: str) -> None:
     caller = await member(proxy, Role.OWNER)
-    async with proxy.session.post(
-        f"{proxy.admin_url}/dashboard/{path}", cookies={}, headers=caller.headers,
-        data={"name": "x", "intensity": "full", field: number},
-    ) as answer:  # fmt: skip
-        assert answer.status == 400
-        assert "is a whole number from 0 to" in await answer.text()
+    form = {"name": "x", "intensity": "full", field: number}
+    assert "is a whole number from 0 to" in await caller.page(f"/dashboard/{path}", form)
+    assert caller.status == 400
 
 
 # --- The whole story ----------------------------------------------------------------------------
@@ -196,11 +193,9 @@ async def test_a_viewer_sees_no_way_to_change_anything(browser: Browser, proxy: 
 async def test_who_else_may_sign_in_is_told_to_owners_only(proxy: Proxy, role: Role) -> None:
     await hire(proxy.data_dir, "somebody else", Role.ADMIN)
     caller = await member(proxy, role)
-    async with proxy.session.get(
-        f"{proxy.admin_url}/dashboard/account", headers=caller.headers, cookies={}
-    ) as answer:
-        assert answer.status == 200
-        assert ("somebody else" in await answer.text()) is (role is Role.OWNER)
+    text = await caller.page("/dashboard/account")
+    assert caller.status == 200
+    assert ("somebody else" in text) is (role is Role.OWNER)
 
 
 async def test_what_is_wrong_in_a_form_is_said_and_what_was_typed_stays(
@@ -277,22 +272,17 @@ async def test_a_revoked_key_is_not_edited(proxy: Proxy) -> None:
     caller = await member(proxy, Role.ADMIN)
     [key] = (await caller.ask("GET", "/api/keys"))["data"]
     ended = await caller.ask("POST", f"/api/keys/{key['id']}/revoke")
-    async with proxy.session.post(
-        f"{proxy.admin_url}/dashboard/keys/{key['id']}", headers=caller.headers, cookies={},
-        data={"name": "changed", "intensity": "lite"},
-    ) as answer:  # fmt: skip
-        assert answer.status == 400
-        assert "The key is revoked." in await answer.text()
+    form = {"name": "changed", "intensity": "lite"}
+    assert "The key is revoked." in await caller.page(f"/dashboard/keys/{key['id']}", form)
+    assert caller.status == 400
     [now] = (await caller.ask("GET", "/api/keys"))["data"]
     assert now == ended | {"last_used_at": now["last_used_at"]}
 
 
 async def test_without_javascript_a_key_can_be_made(proxy: Proxy) -> None:
     caller = await member(proxy, Role.ADMIN)
-    async with proxy.session.get(
-        f"{proxy.admin_url}/dashboard/keys?new", headers=caller.headers, cookies={}
-    ) as answer:
-        assert '<dialog id="create" aria-labelledby="create-heading" open>' in await answer.text()
+    text = await caller.page("/dashboard/keys?new")
+    assert '<dialog id="create" aria-labelledby="create-heading" open>' in text
 
 
 @pytest.mark.parametrize(
@@ -307,9 +297,8 @@ async def test_a_new_keys_snippets_tell_an_address_that_works(start_proxy: Start
     proxy = await start_proxy(server_listen="0.0.0.0:0", server_admin_listen="127.0.0.1:0")
     caller = await member(proxy, Role.OWNER)
     form = {name: str(value) for name, value in BLANK.items()} | {"name": "k"}
-    url, headers = f"{proxy.admin_url}/dashboard/keys", caller.headers | {"Host": "vm.example:1"}
-    async with proxy.session.post(url, headers=headers, data=form) as answer:
-        assert "base_url=&#34;http://vm.example:0/v1&#34;" in await answer.text()
+    text = await caller.page("/dashboard/keys", form, Host="vm.example:1")
+    assert "base_url=&#34;http://vm.example:0/v1&#34;" in text
 
 
 @pytest.mark.parametrize(
@@ -322,10 +311,7 @@ async def test_the_overview_says_when_the_quota_runs_out(
     await proxy.post()
     await proxy.settled()
     caller = await member(proxy, Role.VIEWER)
-    async with proxy.session.get(
-        f"{proxy.admin_url}/dashboard", headers=caller.headers, cookies={}
-    ) as answer:
-        text = await answer.text()
+    text = await caller.page("/dashboard")
     assert ('role="status"' in text) is (says is not None)
     assert says is None or says in text
 
@@ -397,12 +383,9 @@ async def test_older_than_what_is_no_request_are_all(proxy: Proxy, before: str) 
     await proxy.post()
     await proxy.settled()
     caller = await member(proxy, Role.VIEWER)
-    async with proxy.session.get(
-        f"{proxy.admin_url}/dashboard/requests?model=gpt-4o&before={before}",
-        headers=caller.headers, cookies={},
-    ) as answer:  # fmt: skip
-        assert answer.status == 200
-        assert "/dashboard/requests/0" in await answer.text()
+    text = await caller.page(f"/dashboard/requests?model=gpt-4o&before={before}")
+    assert caller.status == 200
+    assert "/dashboard/requests/0" in text
 
 
 def test_a_request_s_details_are_all_that_is_recorded() -> None:
