@@ -194,8 +194,10 @@ def _snippets(request: web.Request, token: str) -> list[tuple[str, str]]:
     return [
         (
             "curl",
-            f'curl {url}/chat/completions -H "Authorization: Bearer {token}" '
-            '-H "X-Provider-Key: $OPENAI_API_KEY" -H "Content-Type: application/json" \\\n'
+            f"curl {url}/chat/completions \\\n"
+            f'  -H "Authorization: Bearer {token}" \\\n'
+            '  -H "X-Provider-Key: $OPENAI_API_KEY" \\\n'
+            '  -H "Content-Type: application/json" \\\n'
             """  -d '{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello!"}]}'""",
         ),
         (
