@@ -44,13 +44,20 @@ class Ran:
 Cli = Callable[..., Ran]
 
 
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Runs commands in an empty folder, with no configuration but what a test sets."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def _configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None but what a test sets, and free ports, whatever runs on this machine."""
     for name in os.environ:
         if name.startswith("MINTOKEN_"):
             monkeypatch.delenv(name)
+    for name in ("MINTOKEN_SERVER_LISTEN", "MINTOKEN_SERVER_ADMIN_LISTEN"):
+        monkeypatch.setenv(name, "127.0.0.1:0")
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs commands in an empty folder."""
+    monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> Ran:
         code = main(arguments)
