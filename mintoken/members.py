@@ -12,11 +12,10 @@ from mintoken.admin import (
     secret_for,
     usable_name,
 )
+from mintoken.clock import DAY_MS
 from mintoken.keys import ADMIN, hash_key, mint_key, prefix
 from mintoken.people import AdminKey, Role, User
 from mintoken.stores.base import Store
-
-INVITED_FOR_MS = 24 * 60 * 60 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +48,13 @@ def _user(account_id: str, name: str, role: Role, password_hash: str, now_ms: in
 
 
 async def invite_first_owner(store: Store, data_dir: Path, *, now_ms: int) -> str | None:
-    """The secret end of a link that lets the first owner in; None if there is a user already.
+    """The secret end of a link that lets the first owner in, within a day; None if there is a user.
 
     Raises ConfigError, StorageError.
     """
     secret, token = secret_for(await everything(store), data_dir), secrets.token_urlsafe(32)
-    expires_at = now_ms + INVITED_FOR_MS
-    return token if await store.invite(hash_key(secret, token), expires_at=expires_at) else None
+    invited = await store.invite(hash_key(secret, token), expires_at=now_ms + DAY_MS)
+    return token if invited else None
 
 
 async def is_invited(store: Store, secret: bytes, token: str, *, now_ms: int) -> bool:

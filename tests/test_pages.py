@@ -1,14 +1,19 @@
 """The dashboard in a real browser: its pages work by hand, by keyboard, and for screen readers."""
 
+import asyncio
+import html
+import os
 import re
+import shutil
+import sys
 from dataclasses import fields
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
 from browser import SIZES, add_user, looking
-from conftest import CHAT, Proxy, StartProxy
+from conftest import CHAT, PROVIDER_CANARY, Proxy, StartProxy
 from openai import AuthenticationError
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 from staff import PASSWORD, Caller, hire, member, script
 
 from mintoken.context import Access
@@ -130,6 +135,9 @@ async def test_from_sign_in_to_a_revoked_key(browser: Browser, proxy: Proxy) -> 
         await page.get_by_label("Password").fill(PASSWORD)
         await page.get_by_role("button", name="Sign in").click()
         await page.wait_for_url("**/dashboard")
+        quota, chart = page.locator(".card").first, "/dashboard/charts/requests-by-level?days=30"
+        await expect(quota).to_contain_text("0 tokens used")
+        empty = await (await page.request.get(chart)).text()
         await page.get_by_role("link", name="Keys").click()
         await page.get_by_role("link", name="New key").click()
         await page.get_by_label("Name").fill("from the browser")
@@ -152,6 +160,10 @@ async def test_from_sign_in_to_a_revoked_key(browser: Browser, proxy: Proxy) -> 
         await expect(page.get_by_role("heading", name="Request")).to_be_visible()
         await page.goto("/dashboard")
         await expect(page.locator(".card", has_text="Requests").first).to_contain_text("1")
+        [settled] = await proxy.settled()
+        assert settled["charged_tokens"] > 0
+        await expect(quota).to_contain_text(f"{settled['charged_tokens']} tokens used")
+        assert await (await page.request.get(chart)).text() != empty
         drawn = "[...document.images].every((one) => one.complete && one.naturalWidth > 0)"
         await page.wait_for_function(drawn)
         await page.goto("/dashboard/keys")
@@ -301,6 +313,29 @@ async def test_a_new_keys_snippets_tell_an_address_that_works(start_proxy: Start
     assert "base_url=&#34;http://vm.example:0/v1&#34;" in text
 
 
+@pytest.mark.parametrize("client", ["curl", "python"])
+async def test_a_new_keys_snippets_get_an_answer(proxy: Proxy, client: str) -> None:
+    caller = await member(proxy, Role.OWNER)
+    form = {name: str(value) for name, value in BLANK.items()} | {"name": "k"}
+    text = await caller.page("/dashboard/keys", form)
+    curl, python, _ = map(
+        html.unescape, re.findall("<pre[^>]*><code>(.*?)</code>", text, re.DOTALL)
+    )
+    python += "\nprint(client.chat.completions.create("
+    python += "model='gpt-4o', messages=[{'role': 'user', 'content': 'Hello!'}]))"
+    program, code = {"curl": ("bash", curl), "python": (sys.executable, python)}[client]
+    if client == "curl" and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    proxy.keys += re.findall("mt_live_[0-9A-Za-z]{20,}", curl)
+    running = await asyncio.create_subprocess_exec(
+        program, "-c", code.replace("http://127.0.0.1:0", proxy.url),
+        env=os.environ | {"OPENAI_API_KEY": PROVIDER_CANARY}, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await asyncio.wait_for(running.communicate(), 30)
+    assert b"Hello there." in out
+    assert (await proxy.settled())[0]["outcome"] == "ok"
+
+
 @pytest.mark.parametrize(
     ("limit", "says"), [(1000, None), (4, "75 % of"), (3, "used up"), (2, "used up")]
 )
@@ -376,6 +411,26 @@ async def test_older_requests_stay_as_they_are_and_lead_back_to_the_newest(
         await page.get_by_role("link", name="To the newest").click()
         await expect(page.locator("#rows tr").first).to_contain_text("a new one")
         await expect(page.get_by_label("Level")).to_have_value("full")
+
+
+async def test_what_ended_while_the_list_was_made_is_in_it_once(
+    browser: Browser, proxy: Proxy, owner: User
+) -> None:
+    await proxy.post()
+    await proxy.settled()
+
+    async def from_the_start(route: Route) -> None:
+        answer = await route.fetch()
+        text = re.sub('data-after="[0-9]+"', 'data-after="0"', await answer.text())
+        await route.fulfill(response=answer, body=text)
+
+    async with looking(browser, proxy, owner) as page:
+        await page.route("**/dashboard/requests", from_the_start)
+        await page.goto("/dashboard/requests")
+        await expect(page.locator("#live")).to_have_text("Live.")
+        await proxy.post(CHAT | {"model": "the-next"})
+        await expect(page.locator("#rows tr", has_text="the-next")).to_have_count(1)
+        await expect(page.locator("#rows tr")).to_have_count(2)
 
 
 @pytest.mark.parametrize("before", ["--", "0-", "01a", "ffffffff-ffff-z", "%00"])

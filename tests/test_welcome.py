@@ -11,7 +11,7 @@ from store_cases import ask
 from test_pages import issues_of
 
 from mintoken import members
-from mintoken.clock import utc_ms
+from mintoken.clock import DAY_MS, utc_ms
 from mintoken.people import Role
 from mintoken.rates import SIGN_INS_OF_ADDRESS
 from mintoken.routes.base import FORM
@@ -106,9 +106,9 @@ async def test_it_is_over_after_a_day(start_proxy: StartProxy) -> None:
     ahead = [0]
     proxy = await start_proxy(clock=lambda: utc_ms() + ahead[0])
     path = await invited(proxy)
-    ahead[0] = members.INVITED_FOR_MS - 60_000
+    ahead[0] = DAY_MS - 60_000
     assert await status_of(proxy, path) == 200
-    ahead[0] = members.INVITED_FOR_MS
+    ahead[0] = DAY_MS
     assert await status_of(proxy, path) == 404
     assert await status_of(proxy, path, form_of("ada")) == 404
 

@@ -40,13 +40,9 @@ async def list_requests(request: web.Request) -> web.Response:
     models = await store.by_model(
         account_id, Span.around(now_ms - MODELS_SINCE_DAYS * DAY_MS, now_ms + 1)
     )
-    asked = {name: request.query.get(name, "") for name in ("key_id", "model", *_CLOSED)}
-    rows = await store.requests(
-        account_id,
-        wanted=_filter(asked),
-        limit=ON_A_PAGE,
-        before=_before(request),
-    )
+    asked, before = _asked(request), _before(request)
+    place = await store.newest_place()  # Before the rows: what ends between the two comes live.
+    rows = await store.requests(account_id, wanted=_filter(asked), limit=ON_A_PAGE, before=before)
     return await page(
         request,
         "requests.html",
@@ -62,10 +58,10 @@ async def list_requests(request: web.Request) -> web.Response:
             ),
         ],
         asked=asked,
-        place=await store.newest_place(),
+        place=place,
         older=_older(asked, rows),
-        kept=_kept(request),
-        newest=not _before(request),
+        kept=_query({**asked, "before": before}),
+        newest=not before,
         first=_query(asked),
     )
 
@@ -85,7 +81,8 @@ async def show(request: web.Request) -> web.Response:
     fields += [(label, row[name]) for name, label in LABELS.items() if row[name]]
     price = cost(rows[0], request.app[PRICES])
     fields.append(("Price", "none is known" if price is None else f"${price:.3g}"))
-    return await page(request, "request.html", fields=fields, kept=_kept(request))
+    kept = _query({**_asked(request), "before": _before(request)})
+    return await page(request, "request.html", fields=fields, kept=kept)
 
 
 def _text(value: object) -> str:
@@ -122,10 +119,9 @@ def _filter(asked: Mapping[str, str]) -> RequestFilter:
     )
 
 
-def _kept(request: web.Request) -> str:
-    """What the list was asked for, to come back to it from a request."""
-    asked = {name: request.query.get(name, "") for name in ("key_id", "model", *_CLOSED)}
-    return _query({**asked, "before": _before(request)})
+def _asked(request: web.Request) -> dict[str, str]:
+    """What each filter says; empty where it asks for all."""
+    return {name: request.query.get(name, "") for name in ("key_id", "model", *_CLOSED)}
 
 
 def _before(request: web.Request) -> str:

@@ -13,6 +13,7 @@ source.addEventListener("error", () => {
 source.addEventListener("message", (event) => {
   const row = JSON.parse(event.data);
   if (Object.entries(wanted).some(([name, value]) => value && String(row[name]) !== value)) return;
+  if (document.getElementById(row.id)) return; // It ended while the page was made, and is in it.
   document.getElementById("none")?.remove();
   rows.prepend(line(row));
   while (rows.rows.length > MOST) rows.lastElementChild.remove();
@@ -20,6 +21,7 @@ source.addEventListener("message", (event) => {
 
 function line(row) {
   const tr = document.createElement("tr");
+  tr.id = row.id;
   tr.className = "new";
   const head = document.createElement("th");
   head.scope = "row";

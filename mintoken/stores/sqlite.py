@@ -98,7 +98,7 @@ class SqliteStore(SqliteUsers, SqliteAnalytics):
             [(revision,)] = await self._reader.execute_fetchall("SELECT revision FROM directory")
         if revision == known_revision:
             return None
-        # Requests wait for it, so it does not wait for what the dashboard asks.
+        # A revoked key works until then, so this does not wait for what the dashboard asks.
         return await asyncio.to_thread(ask, self._path, _directory)
 
     async def save(self, *records: Account | Key | Rule, revision: int | None = None) -> bool:
